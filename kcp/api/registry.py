@@ -1,0 +1,624 @@
+"""The generic registry: how a create or an update of any kind becomes one change of the log.
+
+A write is planned on what is published, outside the writer: defaults, admission, validation, managed fields and the
+encoding cost nobody else's time. The closure that then runs in the writer only checks that the plan still fits the
+staged state and takes it; if the object changed in between, it plans again on the newer one, which is why plans are
+pure functions of (current object, head). What must be exact (namespace alive, quota, addresses) is settled there.
+Source: k8s v1.36 apiserver/pkg/registry/generic/registry/store.go, apiserver/pkg/registry/rest/{create,update}.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import attrs
+
+from kcp.api.admission.plugin import AdmissionVerb, Companion
+from kcp.api.admission.plugin import Attributes as AdmissionAttributes
+from kcp.api.auth.protocol import Attributes as Question
+from kcp.api.auth.rbac import GROUP as RBAC_GROUP
+from kcp.api.auth.rbac import check_escalation
+from kcp.api.context import Call, Server
+from kcp.api.documents import served, unsaved
+from kcp.api.options import WriteOptions, object_revision
+from kcp.api.results import ObjectResult
+from kcp.apis.certificates import set_requestor
+from kcp.apis.kind import Json, Kind
+from kcp.base.clock import microseconds
+from kcp.machinery.document import Document, normal, splice_revision
+from kcp.machinery.errors import (
+    AlreadyExists,
+    ApiError,
+    BadRequest,
+    Conflict,
+    FieldError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    ServiceUnavailable,
+    go_quote,
+    invalid,
+)
+from kcp.machinery.gvk import group_resource
+from kcp.machinery.meta import validate_object_meta, validate_object_meta_update
+from kcp.machinery.names import generate_name
+from kcp.machinery.patch.apply import update_managed_fields
+from kcp.machinery.schema.compile import schema_for
+from kcp.machinery.times import format_time
+from kcp.store.protocol import (
+    Committed,
+    Fenced,
+    Head,
+    Keep,
+    Key,
+    Op,
+    Operation,
+    Put,
+    Record,
+    Remove,
+    TooLarge,
+    Unavailable,
+)
+
+GENERATE_ATTEMPTS = 8
+REPLANS = 8
+LEASES = "leases.coordination.k8s.io"
+REQUESTS = "certificatesigningrequests.certificates.k8s.io"
+NAMESPACE_MISMATCH = "the namespace of the provided object does not match the namespace sent on the request"
+_SERVER_SET = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion")  # fmt: skip
+_KEPT_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+
+Verdict = Put | Remove | Keep
+
+
+@attrs.frozen(slots=True)
+class Rules:
+    """What an update through one door may change, and what must then hold.
+
+    `prepare` (kind, new, old) puts back what this door does not open; `validate` gives field errors.
+    `raises_generation`: whether a changed spec counts as a new generation.
+    """
+
+    prepare: Callable[[Kind, Json, Json], None]
+    validate: Callable[[Kind, Json, Json], list[FieldError]]
+    raises_generation: bool = True
+
+
+def _prepare_main(kind: Kind, new: Json, old: Json) -> None:
+    if kind.strategy.has_status:
+        _put_back(new, old, "status")
+    kind.strategy.prepare_update(new, old)
+
+
+def _prepare_status(kind: Kind, new: Json, old: Json) -> None:
+    """Only `status` is open; labels and annotations too for built-in kinds, whose lifecycle tests rely on it."""
+    for field in [*new, *old]:
+        if field not in ("metadata", "status", "apiVersion", "kind"):
+            _put_back(new, old, field)
+    if kind.custom:
+        managed = new["metadata"].get("managedFields")
+        new["metadata"] = (
+            {**old["metadata"]} if managed is None else {**old["metadata"], "managedFields": managed}
+        )
+    else:
+        _put_back(new["metadata"], old["metadata"], "ownerReferences")
+    kind.strategy.prepare_status(new, old)
+
+
+def _put_back(new: Json, old: Json, field: str) -> None:
+    if field in old:
+        new[field] = old[field]
+    else:
+        new.pop(field, None)
+
+
+MAIN = Rules(_prepare_main, lambda kind, new, old: kind.strategy.validate_update(new, old))
+STATUS = Rules(_prepare_status, lambda kind, new, old: kind.strategy.validate_status(new, old), False)
+
+
+@attrs.frozen(slots=True)
+class Write:
+    """One write request: the server's parts, who asks, of what kind, through which door."""
+
+    server: Server
+    call: Call
+    kind: Kind
+    options: WriteOptions
+    moment: datetime
+    now: str
+    namespace: str
+    subresource: str = ""
+    rules: Rules = MAIN
+    applied: bool = False
+    """Server-side apply: managedFields are already those of the result."""
+
+    def key(self, name: str) -> Key:
+        return Key(self.kind.resource, self.namespace, name)
+
+
+@attrs.frozen(slots=True)
+class Plan:
+    """What to do to one object. `attributes` are what exact plugins are asked about inside the writer.
+
+    `finish`, when given, makes the Put there (addresses are allocated against the head).
+    """
+
+    verdict: Verdict
+    attributes: AdmissionAttributes | None = None
+    finish: Callable[[Head], Put] | None = None
+
+
+Planner = Callable[[Record | None, Head], Plan]
+
+
+@attrs.frozen(slots=True)
+class Written:
+    """The outcome of a write, in the stored version. `op` is None when nothing changed."""
+
+    document: Document
+    revision: int
+    op: Op | None
+
+    @property
+    def removed(self) -> bool:
+        return self.op is Op.DELETED
+
+
+class Replan(Exception):
+    """Raised inside the writer when the objects that must change together are not those planned for."""
+
+
+def begin(
+    server: Server,
+    call: Call,
+    kind: Kind,
+    options: WriteOptions,
+    *,
+    subresource: str = "",
+    rules: Rules = MAIN,
+    applied: bool = False,
+) -> Write:
+    namespace = call.info.namespace if kind.namespaced else ""
+    moment = server.clock.now()
+    return Write(
+        server, call, kind, options, moment, format_time(moment), namespace, subresource, rules, applied
+    )
+
+
+def result_of(write: Write, written: Written, status: int = 200) -> ObjectResult:
+    return ObjectResult(served(write.kind, written.document), write.kind, status, written.revision)
+
+
+def not_found(kind: Kind, name: str) -> NotFound:
+    return NotFound.of(kind.group, kind.plural, name)
+
+
+def attributes_of(
+    write: Write, operation: AdmissionVerb, name: str, obj: Json | None, old: Json | None
+) -> AdmissionAttributes:
+    return AdmissionAttributes(
+        operation=operation,
+        kind=write.kind,
+        subresource=write.subresource,
+        namespace=write.namespace,
+        name=name,
+        object=obj,
+        old=old,
+        user=write.call.user,
+        dry_run=write.options.dry_run,
+        warn=write.call.warn,
+    )
+
+
+# --- the transaction ---------------------------------------------------------------------------------------------
+
+
+def _same(current: Record | None, seen: Record | None) -> bool:
+    if current is None or seen is None:
+        return current is seen
+    return current.rv == seen.rv
+
+
+def _settle(write: Write, plan: Plan, head: Head) -> Sequence[Companion]:
+    if plan.attributes is None:
+        return ()
+    return write.server.admission.settle(plan.attributes, head)
+
+
+def _verdict(plan: Plan, head: Head) -> Verdict:
+    return plan.verdict if plan.finish is None else plan.finish(head)
+
+
+def store_failure(error: Exception) -> Exception:
+    """A failure of the store as the client sees it; any other error unchanged."""
+    if isinstance(error, TooLarge):
+        return ApiError("etcdserver: request is too large")
+    if isinstance(error, Unavailable):
+        return ServiceUnavailable(f"the store is unavailable: {error}")
+    if isinstance(error, Fenced):
+        return Conflict(f"leader election lost: {error}")
+    return error
+
+
+async def append_together(write: Write, operation: Operation, companions: Sequence[Companion]) -> Committed:
+    """Commit one operation, with its companions in one transaction. Raises what refuses it."""
+    store = write.server.store
+    try:
+        if not companions:
+            return await store.append(operation)
+        others = [Operation(c.key, c.change, operation.cause, operation.fence) for c in companions]
+        outcomes = await store.append_all([operation, *others], atomic=True)
+    except (TooLarge, Unavailable, Fenced) as error:
+        raise store_failure(error) from error
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise store_failure(outcome)
+    first = outcomes[0]
+    assert isinstance(first, Committed)
+    return first
+
+
+def _rehearse(verdict: Verdict, seen: Record | None) -> Written:
+    """The outcome of a dry run."""
+    if isinstance(verdict, Put):
+        rv = seen.rv if seen is not None else 0
+        return Written(unsaved(verdict.body, verdict.value, rv), rv, Op.MODIFIED if seen else Op.ADDED)
+    assert seen is not None
+    return Written(seen.document, seen.rv, Op.DELETED if isinstance(verdict, Remove) else None)
+
+
+async def transact(write: Write, name: str, planner: Planner, extra: Sequence[Companion] = ()) -> Written:
+    """Plan on what is published, commit what still fits. `extra` changes are made in the same transaction.
+
+    Raises what the planner or an exact plugin raises.
+    """
+    key, store = write.key(name), write.server.store
+    for _ in range(REPLANS):
+        seen = store.get(key)
+        first = planner(seen, store)
+        companions = _settle(write, first, store)
+        if write.options.dry_run:
+            return _rehearse(_verdict(first, store), seen)
+        try:
+            committed = await append_together(
+                write, _operation(write, key, planner, seen, first, companions), [*companions, *extra]
+            )
+        except Replan:
+            continue
+        record = committed.record
+        assert record is not None, "a write of an object that exists leaves a record"
+        return Written(record.document, committed.rv, committed.op)
+    raise Conflict.of(write.kind.group, write.kind.plural, name)
+
+
+def _operation(
+    write: Write,
+    key: Key,
+    planner: Planner,
+    seen: Record | None,
+    first: Plan,
+    companions: Sequence[Companion],
+) -> Operation:
+    keys = [companion.key for companion in companions]
+
+    def change(current: Record | None, head: Head) -> Verdict:
+        plan = first if _same(current, seen) else planner(current, head)
+        if [companion.key for companion in _settle(write, plan, head)] != keys:
+            raise Replan
+        return _verdict(plan, head)
+
+    return Operation(key, change, write.call.cause, write.call.fence)
+
+
+# --- what creates and updates share --------------------------------------------------------------------------------
+
+
+def match_namespace(write: Write, metadata: Json) -> None:
+    """Raises BadRequest when the object names another namespace than the path; fills it in when it names none."""
+    found = metadata.get("namespace") or ""
+    if found == write.namespace:
+        if not found:
+            metadata.pop("namespace", None)
+    elif not found:
+        metadata["namespace"] = write.namespace
+    elif not write.namespace:
+        metadata.pop("namespace", None)
+    else:
+        raise BadRequest(NAMESPACE_MISMATCH)
+
+
+def _drop_duplicate_owners(write: Write, metadata: Json) -> None:
+    owners = metadata.get("ownerReferences")
+    if not owners or len(owners) < 2:
+        return
+    unique: list[Json] = []
+    repeated: list[str] = []
+    for owner in owners:
+        if owner in unique:
+            repeated.append(str(owner.get("uid", "")))
+        else:
+            unique.append(owner)
+    if repeated:
+        metadata["ownerReferences"] = unique
+        write.call.warn(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+,"
+            " and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed:"
+            f" {', '.join(dict.fromkeys(repeated))}"
+        )
+
+
+def _with_managed_fields(write: Write, live: Json | None, obj: Json) -> Json:
+    kind = write.kind
+    schema = schema_for(kind.gvk)
+    if write.applied or schema is None:
+        return obj
+    return update_managed_fields(
+        live,
+        obj,
+        schema=schema,
+        manager=write.options.manager,
+        subresource=write.subresource,
+        api_version=kind.api_version,
+        now=write.moment,
+        reset_fields=kind.strategy.reset_fields.get(write.subresource, ()),
+    )
+
+
+def _refuse(kind: Kind, name: str, errors: list[FieldError]) -> None:
+    if errors:
+        raise Invalid.of(kind.group, kind.kind, name, errors)
+
+
+def _check_escalation(write: Write, new: Json, old: Json | None) -> None:
+    """Nobody hands out more rights than they have. Raises Forbidden."""
+    rbac = write.server.extras.get("rbac")
+    if write.kind.group == RBAC_GROUP and rbac is not None:
+        user, plural = write.call.user, write.kind.plural
+        check_escalation(write.server.authorizer, rbac, user, plural, write.namespace, new, old)
+
+
+def _expiry(write: Write) -> int | None:
+    ttl = write.kind.strategy.ttl_s
+    return None if ttl is None else microseconds(write.moment) + ttl * 1_000_000
+
+
+def _put(write: Write, value: Json, body: bytes | None = None, renewal: bool = False) -> Put:
+    return Put(normal(value) if body is None else body, value, _expiry(write), renewal)
+
+
+def _allocating(write: Write, value: Json, old: Json | None) -> Callable[[Head], Put] | None:
+    if write.kind.resource != "services" or write.subresource:
+        return None
+
+    def finish(head: Head) -> Put:
+        return _put(write, write.server.allocator.assign(value, old, head))
+
+    return finish
+
+
+def authorize_create(write: Write, name: str) -> None:
+    """An update or apply that would create asks for the right to. Raises Forbidden."""
+    kind = write.kind
+    user = write.call.user
+    question = Question(
+        user=user, verb="create", group=kind.group, version=kind.version, resource=kind.plural,
+        subresource=write.subresource, namespace=write.namespace, name=name, path=write.call.info.path,
+    )  # fmt: skip
+    verdict, reason = write.server.authorizer.authorize(question)
+    if verdict == "allow":
+        return
+    where = f' in the namespace "{write.namespace}"' if write.namespace else " at the cluster scope"
+    why = f'User "{user.name}" cannot create resource "{kind.plural}" in API group "{kind.group}"{where}'
+    raise Forbidden.of(kind.group, kind.plural, name, f"{why}: {reason}" if reason else why)
+
+
+# --- create --------------------------------------------------------------------------------------------------------
+
+
+def draft(write: Write, obj: Json) -> Json:
+    """The object as it will be created, but for a generated name: a private copy goes in, admission has its say."""
+    kind, strategy, server = write.kind, write.kind.strategy, write.server
+    metadata = obj["metadata"]
+    match_namespace(write, metadata)
+    if object_revision(metadata.get("resourceVersion") or ""):
+        raise ApiError("resourceVersion should not be set on objects to be created")
+    for field in _SERVER_SET:
+        metadata.pop(field, None)
+    strategy.default(obj)
+    _drop_duplicate_owners(write, metadata)
+    obj = _with_managed_fields(write, None, obj)
+    attributes = attributes_of(write, "CREATE", metadata.get("name") or "", obj, None)
+    if server.admission.mutate(attributes):
+        strategy.default(obj)
+    if kind.strategy.has_status:
+        obj.pop("status", None)
+    metadata = obj["metadata"]
+    metadata["uid"] = server.entropy.uid()
+    metadata["creationTimestamp"] = write.now
+    if strategy.has_generation:
+        metadata["generation"] = 1
+    strategy.prepare_create(obj)
+    if kind.resource == REQUESTS:
+        set_requestor(obj, _requestor(write))
+    return obj
+
+
+def _requestor(write: Write) -> Json:
+    """The user in the words of a certificate signing request."""
+    user = write.call.user
+    extra = {key: list(values) for key, values in user.extra}
+    return {"username": user.name, "uid": user.uid, "groups": list(user.groups), "extra": extra}
+
+
+def creation(write: Write, obj: Json) -> Planner:
+    """The planner for a finished draft with its name set. Raises Invalid or what validating admission raises."""
+    kind, metadata = write.kind, obj["metadata"]
+    name = metadata.get("name") or ""
+    errors = validate_object_meta(metadata, namespaced=kind.namespaced, name_rule=kind.strategy.name_rule)
+    _refuse(kind, name, errors + kind.strategy.validate_create(obj))
+    for text in kind.strategy.warnings(obj, None):
+        write.call.warn(text)
+    attributes = attributes_of(write, "CREATE", name, obj, None)
+    write.server.admission.validate(attributes)
+    _check_escalation(write, obj, None)
+    plan = Plan(_put(write, obj), attributes, _allocating(write, obj, None))
+
+    def planner(current: Record | None, head: Head) -> Plan:
+        if current is not None:
+            raise AlreadyExists.of(kind.group, kind.plural, name)
+        return plan
+
+    return planner
+
+
+async def create(write: Write, obj: Json) -> Written:
+    """Create an object; `obj` is a private copy in the stored version.
+
+    A collision of a generated name is tried again with another. Raises AlreadyExists, Invalid, Forbidden, …
+    """
+    name = obj["metadata"].get("name") or ""
+    await write.server.admission.wait(attributes_of(write, "CREATE", name, obj, None))
+    obj = draft(write, obj)
+    metadata = obj["metadata"]
+    base = metadata.get("generateName") or ""
+    if metadata.get("name") or not base:
+        return await transact(write, metadata.get("name") or "", creation(write, obj))
+    for _ in range(GENERATE_ATTEMPTS):
+        name = generate_name(base, write.server.entropy)
+        named = {**obj, "metadata": {**metadata, "name": name}}
+        try:
+            return await transact(write, name, creation(write, named))
+        except AlreadyExists:
+            continue
+    what = group_resource(write.kind.group, write.kind.plural)
+    text = "already exists, the server was not able to generate a unique name for the object"
+    raise AlreadyExists(
+        f"{what} {go_quote(name)} {text}",
+        details={"name": name, "kind": write.kind.plural, "retryAfterSeconds": 1},
+    )
+
+
+# --- update --------------------------------------------------------------------------------------------------------
+
+
+def _check_identity(write: Write, metadata: Json, current: Record) -> None:
+    """The uid and resourceVersion that the object carries are preconditions. Raises Conflict or Invalid."""
+    kind, key = write.kind, current.key
+    uid = metadata.get("uid") or ""
+    if uid and uid != current.uid:
+        path = "/".join(part for part in ("/registry", kind.plural, key.namespace, key.name) if part)
+        raise Conflict.of(
+            kind.group,
+            kind.plural,
+            key.name,
+            f"StorageError: invalid object, Code: 4, Key: {path}, ResourceVersion: 0, AdditionalErrorMsg:"
+            f" Precondition failed: UID in precondition: {uid}, UID in object meta: {current.uid}",
+        )
+    rv = object_revision(metadata.get("resourceVersion") or "")
+    if rv and rv != current.rv:
+        raise Conflict.of(kind.group, kind.plural, key.name)
+    if not rv and not kind.strategy.allow_unconditional_update:
+        error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
+        raise Invalid.of(kind.group, kind.plural, key.name, [error])
+
+
+def _carry(metadata: Json, old: Json) -> None:
+    """What an update can never change: set by the server and kept. An unconditional update is one of what is there."""
+    metadata["resourceVersion"] = old["resourceVersion"]
+    metadata.pop("selfLink", None)
+    for field in _KEPT_METADATA:
+        if field in old:
+            metadata[field] = old[field]
+        elif field == "generation":
+            metadata.pop(field, None)
+
+
+def _raise_generation(kind: Kind, new: Json, old: Json) -> None:
+    if not kind.strategy.has_generation:
+        return
+    for field in {**new, **old}:
+        if field in ("metadata", "status", "apiVersion", "kind"):
+            continue
+        if new.get(field) != old.get(field):
+            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+            return
+
+
+def leaves(new: Json, old: Json, kind: Kind) -> bool:
+    """Whether this update takes away the last reason for an object under deletion to stay."""
+    metadata, before = new["metadata"], old["metadata"]
+    if not before.get("deletionTimestamp") or metadata.get("finalizers"):
+        return False
+    if before.get("deletionGracePeriodSeconds"):
+        return False
+    return kind.resource != "namespaces" or not (new.get("spec") or {}).get("finalizers")
+
+
+def _is_renewal(kind: Kind, new: Json, old: Json) -> bool:
+    if kind.resource != LEASES:
+        return False
+    holder = (new.get("spec") or {}).get("holderIdentity")
+    return bool(holder) and holder == (old.get("spec") or {}).get("holderIdentity")
+
+
+def change_of(write: Write, new: Json, current: Record) -> Plan:
+    """Plan to turn `current` into `new` (a private copy in the stored version) through the write's door."""
+    kind, strategy, server = write.kind, write.kind.strategy, write.server
+    old, name = current.value, current.key.name
+    metadata = new["metadata"]
+    match_namespace(write, metadata)
+    _check_identity(write, metadata, current)
+    strategy.default(new)
+    _carry(metadata, old["metadata"])
+    _drop_duplicate_owners(write, metadata)
+    new = _with_managed_fields(write, old, new)
+    attributes = attributes_of(write, "UPDATE", name, new, old)
+    if server.admission.mutate(attributes):
+        strategy.default(new)
+    write.rules.prepare(kind, new, old)
+    if write.rules.raises_generation:
+        _raise_generation(kind, new, old)
+    errors = validate_object_meta_update(new["metadata"], old["metadata"])
+    _refuse(kind, name, errors + write.rules.validate(kind, new, old))
+    for text in strategy.warnings(new, old):
+        write.call.warn(text)
+    server.admission.validate(attributes)
+    _check_escalation(write, new, old)
+    return _plan_of(write, new, current, attributes)
+
+
+def _plan_of(write: Write, new: Json, current: Record, attributes: AdmissionAttributes) -> Plan:
+    old = current.value
+    if leaves(new, old, write.kind):
+        return Plan(Remove(), attributes_of(write, "DELETE", current.key.name, None, old))
+    body = normal(new)
+    if splice_revision(body, current.rv) == current.document.encoded:
+        return Plan(Keep())
+    put = _put(write, new, body, _is_renewal(write.kind, new, old))
+    return Plan(put, attributes, _allocating(write, new, old))
+
+
+def updating(write: Write, name: str, make: Callable[[Json], Json]) -> Planner:
+    """The planner of an update: `make` gives the wanted object, a private copy, from the stored one."""
+
+    def planner(current: Record | None, head: Head) -> Plan:
+        if current is None:
+            raise not_found(write.kind, name)
+        return change_of(write, make(current.value), current)
+
+    return planner
+
+
+async def update(write: Write, name: str, make: Callable[[Json], Json]) -> Written:
+    """Update an object that exists. Raises NotFound, Conflict, Invalid, Forbidden, …"""
+    return await transact(write, name, updating(write, name, make))
+
+
+def stored_form(kind: Kind, obj: Json) -> Json:
+    """From the version of the request to the one that is stored; a new object unless they are the same."""
+    return obj if kind.to_storage is None else kind.to_storage(obj)
+
+
+def served_form(kind: Kind, obj: Json) -> Json:
+    return obj if kind.from_storage is None else kind.from_storage(obj)

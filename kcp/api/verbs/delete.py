@@ -1,0 +1,145 @@
+"""delete and deletecollection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kcp.api.context import Call, Server
+from kcp.api.decoding import decode, read_body
+from kcp.api.deletion import deleting
+from kcp.api.documents import served
+from kcp.api.options import (
+    DeleteOptions,
+    WriteOptions,
+    delete_options,
+    delete_parameters,
+    list_options,
+    manager_of_agent,
+)
+from kcp.api.registry import Write, Written, begin, result_of, store_failure, transact
+from kcp.api.results import ListResult, Result, StatusResult
+from kcp.api.selection import select
+from kcp.api.verbs.list import matching
+from kcp.machinery.errors import NotFound
+from kcp.machinery.gvk import GroupVersionKind
+from kcp.store.protocol import (
+    Committed,
+    Fenced,
+    Head,
+    Keep,
+    Operation,
+    Put,
+    Record,
+    Remove,
+    TooLarge,
+    Unavailable,
+)
+
+_OPTIONS = GroupVersionKind("", "v1", "DeleteOptions")
+_RETURNS_OBJECT = frozenset({
+    "namespaces", "persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates", "resourcequotas",
+    "serviceaccounts", "services", "csidrivers.storage.k8s.io", "csinodes.storage.k8s.io",
+    "csistoragecapacities.storage.k8s.io", "storageclasses.storage.k8s.io", "volumeattachments.storage.k8s.io",
+    "volumeattributesclasses.storage.k8s.io", "deviceclasses.resource.k8s.io", "resourceclaims.resource.k8s.io",
+    "resourceclaimtemplates.resource.k8s.io", "resourceslices.resource.k8s.io",
+    "customresourcedefinitions.apiextensions.k8s.io",
+})  # fmt: skip
+"""Resources that answer a final delete with the object instead of a Status (ReturnDeletedObject)."""
+
+
+def read_options(server: Server, call: Call) -> DeleteOptions:
+    """From the body, or from the query when there is none. Raises Invalid or BadRequest."""
+    document, body = call.request.document, call.request.body
+    if document is None and not body:
+        return delete_options(delete_parameters(call.params))
+    if document is not None:
+        return delete_options(read_body(server, call, _OPTIONS)[0])
+    return delete_options(_decoded(server, call))
+
+
+def _decoded(server: Server, call: Call) -> dict[str, Any]:
+    """DeleteOptions belong to every group version; clients send the one of the path or v1."""
+    options, _ = read_body(server, call, _OPTIONS)
+    if options.get("kind") not in (None, "", "DeleteOptions"):
+        decode(server, call, _OPTIONS)
+    return options
+
+
+def begin_delete(server: Server, call: Call, options: DeleteOptions) -> Write:
+    assert call.kind is not None
+    manager = manager_of_agent(call.request.header("user-agent"))
+    return begin(server, call, call.kind, WriteOptions(manager, dry_run=options.dry_run))
+
+
+async def handle(server: Server, call: Call) -> Result:
+    """200 with the object or a Status; 202 when it stays for now and cascading was asked for the old way."""
+    options = read_options(server, call)
+    write = begin_delete(server, call, options)
+    name = call.info.name
+    written = await transact(write, name, deleting(write, name, options))
+    if not written.removed:
+        return result_of(write, written, 202 if options.orphan_dependents is False else 200)
+    if write.kind.resource in _RETURNS_OBJECT:
+        return result_of(write, written)
+    return _success(write, written)
+
+
+def _success(write: Write, written: Written) -> StatusResult:
+    kind, metadata = write.kind, written.document.value["metadata"]
+    details = {"name": metadata["name"], "group": kind.group, "kind": kind.plural, "uid": metadata["uid"]}
+    status = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {key: value for key, value in details.items() if value},
+    }
+    return StatusResult(status, 200, written.revision)
+
+
+async def handle_collection(server: Server, call: Call) -> Result:
+    """Delete every object that the selectors mean, each by the rules of a single delete, in one transaction."""
+    kind = call.kind
+    assert kind is not None
+    options, wanted = read_options(server, call), list_options(call, watch=False)
+    write = begin_delete(server, call, options)
+    selection = select(kind, wanted.label_selector, wanted.field_selector)
+    records = matching(server, kind, call.info.namespace if kind.namespaced else None, selection)
+    if wanted.limit:
+        records = records[: wanted.limit]
+    deleted = (
+        _rehearse(write, records, options) if options.dry_run else await _delete_all(write, records, options)
+    )
+    return ListResult(kind, [served(kind, record.document) for record in deleted], server.store.rv)
+
+
+def _rehearse(write: Write, records: list[Record], options: DeleteOptions) -> list[Record]:
+    for record in records:
+        deleting(write, record.key.name, options)(record, write.server.store)
+    return records
+
+
+async def _delete_all(write: Write, records: list[Record], options: DeleteOptions) -> list[Record]:
+    """The objects as they were or became. Objects that are gone meanwhile do not count; the first refusal is raised."""
+    operations = [_operation(write, record, options) for record in records]
+    try:
+        outcomes = await write.server.store.append_all(operations)
+    except (Fenced, TooLarge, Unavailable) as error:
+        raise store_failure(error) from error
+    deleted = []
+    for outcome in outcomes:
+        if isinstance(outcome, Committed):
+            if outcome.record is not None:
+                deleted.append(outcome.record)
+        elif not isinstance(outcome, NotFound):
+            raise store_failure(outcome)
+    return deleted
+
+
+def _operation(write: Write, record: Record, options: DeleteOptions) -> Operation:
+    planner = deleting(write, record.key.name, options)
+
+    def change(current: Record | None, head: Head) -> Put | Remove | Keep:
+        return planner(current, head).verdict
+
+    return Operation(record.key, change, write.call.cause, write.call.fence)

@@ -1,0 +1,128 @@
+"""Chance, injected.
+
+One named stream per component: one more draw in one of them does not shift another, so a seeded run stays
+comparable after an unrelated change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import secrets
+import uuid
+from collections.abc import MutableSequence
+from typing import Any, Protocol
+
+import attrs
+
+SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""What generated names end in. Source: k8s v1.36 apimachinery/pkg/util/rand."""
+
+
+class Entropy(Protocol):
+    def uid(self) -> str:
+        """A version-4 UUID in lower-case canonical form, never given twice."""
+        ...
+
+    def name_suffix(self, length: int = 5) -> str:
+        """Random characters of `SUFFIX_ALPHABET`, as generateName appends them."""
+        ...
+
+    def jitter(self, base_s: float, factor: float) -> float:
+        """Uniform in [base_s, base_s * (1 + factor)), as wait.Jitter."""
+        ...
+
+    def uniform(self, low: float, high: float) -> float: ...
+
+    def below(self, n: int) -> int:
+        """Uniform integer in [0, n)."""
+        ...
+
+    def shuffle(self, items: MutableSequence[Any]) -> None: ...
+
+    def token_bytes(self, n: int) -> bytes:
+        """Bytes fit for keys and tokens (predictable only under a seed)."""
+        ...
+
+    def stream(self, name: str) -> Entropy:
+        """An independent stream, the same for the same name and seed."""
+        ...
+
+
+def _uuid4(bits: int) -> str:
+    return str(uuid.UUID(int=bits, version=4))
+
+
+@attrs.define
+class SystemEntropy:
+    """The operating system's randomness for identities and keys; a fast generator for jitter."""
+
+    _rng: random.Random = attrs.field(factory=random.Random)
+    _pool: bytes = b""
+    _used: int = 0
+
+    def uid(self) -> str:
+        if self._used >= len(self._pool):
+            self._pool, self._used = secrets.token_bytes(16 * 256), 0
+        bits = int.from_bytes(self._pool[self._used : self._used + 16], "big")
+        self._used += 16
+        return _uuid4(bits)
+
+    def name_suffix(self, length: int = 5) -> str:
+        return "".join(self._rng.choices(SUFFIX_ALPHABET, k=length))
+
+    def jitter(self, base_s: float, factor: float) -> float:
+        return base_s * (1.0 + self._rng.random() * factor)
+
+    def uniform(self, low: float, high: float) -> float:
+        return self._rng.uniform(low, high)
+
+    def below(self, n: int) -> int:
+        return self._rng.randrange(n)
+
+    def shuffle(self, items: MutableSequence[Any]) -> None:
+        self._rng.shuffle(items)
+
+    def token_bytes(self, n: int) -> bytes:
+        return secrets.token_bytes(n)
+
+    def stream(self, name: str) -> Entropy:
+        del name
+        return SystemEntropy()
+
+
+@attrs.define
+class SeededEntropy:
+    """The same draws for the same seed and stream name, in any process."""
+
+    seed: int
+    name: str = ""
+    _rng: random.Random = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        digest = hashlib.sha256(f"{self.seed}/{self.name}".encode()).digest()
+        self._rng = random.Random(int.from_bytes(digest, "big"))
+
+    def uid(self) -> str:
+        return _uuid4(self._rng.getrandbits(128))
+
+    def name_suffix(self, length: int = 5) -> str:
+        return "".join(self._rng.choices(SUFFIX_ALPHABET, k=length))
+
+    def jitter(self, base_s: float, factor: float) -> float:
+        return base_s * (1.0 + self._rng.random() * factor)
+
+    def uniform(self, low: float, high: float) -> float:
+        return self._rng.uniform(low, high)
+
+    def below(self, n: int) -> int:
+        return self._rng.randrange(n)
+
+    def shuffle(self, items: MutableSequence[Any]) -> None:
+        self._rng.shuffle(items)
+
+    def token_bytes(self, n: int) -> bytes:
+        return self._rng.randbytes(n)
+
+    def stream(self, name: str) -> Entropy:
+        return SeededEntropy(self.seed, f"{self.name}/{name}")

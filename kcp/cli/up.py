@@ -1,0 +1,83 @@
+"""`kcp up`: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from kcp.base import logs
+from kcp.base.settings import SettingError, load
+from kcp.controlplane.daemon import Ready, run
+from kcp.controlplane.settings import DaemonSettings
+from kcp.store.protocol import StoreError
+
+SETTINGS_FILE = "kcp.toml"
+
+
+@click.command("up")
+@click.option(
+    "--data", metavar="DIR", help="Directory of the log, the keys and the kubeconfig.  [default: .kcp]"
+)
+@click.option("--listen", metavar="HOST:PORT", help="Serve HTTPS here.  [default: 127.0.0.1:6443]")
+@click.option("--store", metavar="URL", help="Event log; the default is SQLite in the data directory.")
+@click.option(
+    "--nodes", type=click.IntRange(0, 20_000), metavar="N", help="Simulated nodes to run.  [default: 0]"
+)
+@click.option("--node-cpu", metavar="QUANTITY", help="CPUs of each simulated node.  [default: 4]")
+@click.option("--node-memory", metavar="QUANTITY", help="Memory of each simulated node.  [default: 16Gi]")
+@click.option(
+    "--node-pods",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Pods of each simulated node.  [default: 110]",
+)
+@click.option(
+    "--api-history",
+    "api_history_s",
+    type=float,
+    metavar="SECONDS",
+    help="How long old revisions are served.  [default: 300]",
+)
+@click.option(
+    "--log-level", type=click.Choice(("debug", "info", "warning", "error")), help="[default: warning]"
+)
+@click.option("--log-format", type=click.Choice(("console", "json")), help="[default: console]")
+def command(**flags: Any) -> None:
+    """Run a control plane until Ctrl-C or SIGTERM; started again on the same data it goes on where it stopped.
+
+    Every option is also a KCP_… environment variable, or a line of kcp.toml in the data directory.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        file = Path(given.get("data", ".kcp")) / SETTINGS_FILE
+        settings = load(DaemonSettings, flags=given, file=file if file.exists() else None)
+        logs.configure(settings.log_format, settings.log_level)  # type: ignore[arg-type]
+        anyio.run(run, settings, announce, backend_options={"use_uvloop": True})
+    except* (StoreError, OSError, SettingError, ValueError) as group:
+        click.echo(f"kcp: {_first(group)}", err=True)
+        sys.exit(1)
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+def announce(ready: Ready) -> None:
+    """One line that scripts wait for, then what to type."""
+    click.echo(f"kcp is ready at {ready.url} ({ready.took_s:.1f} s, revision {ready.rv})")
+    click.echo(
+        f"""
+  export KUBECONFIG={ready.kubeconfig}
+
+  kubectl get nodes                                      the simulated machines
+  kubectl create deployment web --image=nginx --replicas=3
+  kcp sql "SELECT name, phase, node FROM pods" --data {ready.kubeconfig.parent}
+
+Ctrl-C stops it; the data stays in {ready.kubeconfig.parent}."""
+    )

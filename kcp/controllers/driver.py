@@ -1,0 +1,387 @@
+"""The decision driver: runs planners, carries out what they yield, and writes down what was decided.
+
+One `ControllerRun` per controller, owned by the task that runs it. For each key: wait at the barrier until the caches
+have passed the key's own last writes; pin the frontier; run the planner; perform effects; record the decision; queue
+the key again as the planner, a failure or a conflict asks.
+
+Rules that live here and nowhere else: deadlines, retries with backoff, the barrier (no expectations), fencing (the
+client's), causes, decision rows, the watchdog. A planner that raises is a bug: recorded, logged, retried with backoff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+import attrs
+import structlog
+
+from kcp.base.clock import Clock, microseconds
+from kcp.client.cache.shared_informer import InformerFactory, SharedInformer
+from kcp.client.client import Client
+from kcp.client.workqueue.queue import ShutDown
+from kcp.client.workqueue.rate_limiting import RateLimitingQueue
+from kcp.controllers import effects as fx
+from kcp.controllers.decisions import (
+    Decided,
+    DecisionSink,
+    code_hash,
+    config_hash,
+    describe,
+    record_outcome,
+)
+from kcp.controllers.execute import Executor, External, failures
+from kcp.controllers.sources import Controller, Everything, Fan, Owned, Self, Timer
+from kcp.controllers.view import IndexReader, ManyReader, Readers
+from kcp.machinery import meta
+
+Json = dict[str, Any]
+log = structlog.get_logger()
+
+BARRIER_TIMEOUT_S = 10.0
+SYNC_TIMEOUT_S = 600.0
+DECISION_BUDGET_S = 60.0
+"""A decision that runs longer than twice this is cancelled, recorded and retried."""
+WHOLE_FRONTIER_EVERY = 64
+"""A frontier is written whole in one of so many rows, so that a part of a log can be replayed."""
+READS = frozenset({"Live", "LiveList", "RequeueAfter", "Memo"})
+"""Effects that change nothing: a decision of only these is not recorded."""
+
+EventWriter = Callable[[fx.Event], None]
+
+
+@attrs.define
+class Trace:
+    """What one decision did so far; owned by the worker that runs it.
+
+    `frontier` is what the caches had when it began, `seen` what they had after the latest effect.
+    """
+
+    id: int
+    key: str
+    trigger: str
+    now_us: int
+    frontier: dict[str, int]
+    memo_before: Json | None
+    seen: dict[str, int] = attrs.field(factory=dict)
+    effects: list[Json] = attrs.field(factory=list)
+    retry: bool = False
+    requeue_s: float | None = None
+
+    @property
+    def worth_recording(self) -> bool:
+        return any(effect["kind"] not in READS for effect in self.effects)
+
+
+@attrs.define
+class ControllerRun:
+    """A controller at work. `client` carries its identity and fence; `resources` describes the served resources."""
+
+    controller: Controller
+    client: Client
+    informers: InformerFactory
+    clock: Clock
+    queue: RateLimitingQueue
+    sink: DecisionSink
+    write_event: EventWriter
+    resources: Callable[[], list[Json]]
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    externals: Mapping[str, External] = attrs.field(factory=dict)
+    epoch: Callable[[], int] = lambda: 0
+    view: Readers = attrs.field(init=False)
+    watched: dict[str, SharedInformer] = attrs.field(factory=dict)
+    _readers: dict[str, Any] = attrs.field(factory=dict)
+    _memos: dict[str, Json] = attrs.field(factory=dict)
+    _barriers: dict[str, dict[str, int]] = attrs.field(factory=dict)
+    _parked: dict[str, tuple[str, int]] = attrs.field(factory=dict)
+    _triggers: dict[str, str] = attrs.field(factory=dict)
+    _last_frontier: dict[str, int] = attrs.field(factory=dict)
+    _code_hash: str = ""
+    _config_hash: str = ""
+    _recorded: int = 0
+    decisions: int = 0
+    busy: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.settings = {**self.controller.settings, **self.settings}
+        self._code_hash = code_hash(self.controller.plan)
+        self._config_hash = config_hash({k: v for k, v in self.settings.items() if k != "resources"})
+        for name, source in self.controller.watches.items():
+            self._connect(name, source)
+        self.view = Readers(self._readers)
+
+    async def run(self) -> None:
+        """Wait for the caches, then work until cancelled."""
+        for informer in self.watched.values():
+            await informer.wait_for_sync(SYNC_TIMEOUT_S)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.queue.run)
+            for name, source in self.controller.watches.items():
+                if isinstance(source, Timer):
+                    group.start_soon(self._tick, name, source)
+            for _ in range(self.controller.workers):
+                group.start_soon(self._work)
+
+    def _connect(self, name: str, source: Any) -> None:
+        if isinstance(source, Timer):
+            return
+        if isinstance(source, Everything):
+            self._connect_everything(name, source)
+            return
+        prefix = f"{self.controller.name}/"
+        indexes = dict(source.indexes)
+        if isinstance(source, Owned):
+            indexes["owner"] = owner_values
+        informer = self.informers.informer(source.resource)
+        informer.add_indexers({prefix + index: fn for index, fn in indexes.items()})
+        self.watched[source.resource] = informer
+        self._readers[name] = IndexReader(informer.indexer, prefix)
+        handler = self._handler(source)
+        if handler is not None:
+            informer.add_handler(handler)
+
+    def _connect_everything(self, name: str, source: Everything) -> None:
+        prefix = f"{self.controller.name}/"
+        readers: dict[str, IndexReader] = {}
+        for row in self.resources():
+            if not {"list", "watch", "delete"} <= set(row["verbs"]) or row["resource"] in source.exclude:
+                continue
+            informer = self.informers.informer(row["resource"])
+            informer.add_indexers({prefix + index: fn for index, fn in source.indexes.items()})
+            informer.add_handler(self._mapped(source.keys))
+            self.watched[row["resource"]] = informer
+            readers[row["resource"]] = IndexReader(informer.indexer, prefix)
+        self._readers[name] = ManyReader(readers)
+
+    def _handler(self, source: Any) -> Callable[[Json | None, Json | None], None] | None:
+        if isinstance(source, Self):
+            return self._queue_self
+        if isinstance(source, Owned):
+            return self._owned_handler(source)
+        if isinstance(source, Fan) and source.keys is not None:
+            return self._mapped(source.keys)
+        return None
+
+    def _queue_self(self, old: Json | None, new: Json | None) -> None:
+        obj = new if new is not None else old
+        assert obj is not None
+        self.enqueue(meta.key_of(obj), "event")
+
+    def _mapped(self, mapper: Callable[..., Any]) -> Callable[[Json | None, Json | None], None]:
+        def handle(old: Json | None, new: Json | None) -> None:
+            for key in mapper(old, new, self._readers):
+                self.enqueue(key, "event")
+
+        return handle
+
+    def _owned_handler(self, source: Owned) -> Callable[[Json | None, Json | None], None]:
+        def handle(old: Json | None, new: Json | None) -> None:
+            for obj in (old, new):
+                key = controlled_by(obj, source.owner_kind, source.owner_group)
+                if key is not None:
+                    self.enqueue(key, "event")
+            if source.orphans is not None:
+                for key in source.orphans(old, new, self._readers):
+                    self.enqueue(key, "event")
+
+        return handle
+
+    def enqueue(self, key: str, trigger: str) -> None:
+        self._triggers.setdefault(key, trigger)
+        self.queue.add(key)
+
+    async def _tick(self, name: str, source: Timer) -> None:
+        del name
+        while True:
+            self.enqueue(source.key, "timer")
+            await anyio.sleep(source.period_s)
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                key = await self.queue.get()
+            except ShutDown:
+                return
+            self.busy += 1
+            try:
+                await self.process(key)
+            finally:
+                self.busy -= 1
+                self.queue.done(key)
+
+    async def process(self, key: str) -> None:
+        """One decision for one key, barrier included."""
+        trigger = self._triggers.pop(key, "retry")
+        if self._parked_at_barrier(key):
+            return
+        trace = self._begin(key, trigger)
+        started_s = self.clock.monotonic()
+        try:
+            with anyio.fail_after(2 * DECISION_BUDGET_S):
+                await self._plan(trace)
+        except TimeoutError:
+            log.warning("decision took too long", controller=self.controller.name, key=key)
+            trace.effects.append({"kind": "Timeout", "outcome": "timeout", "digest": ""})
+            trace.retry = True
+        except Exception as bug:
+            log.exception("planner failed", controller=self.controller.name, key=key, frontier=trace.frontier)
+            trace.effects.append({"kind": "Exception", "outcome": repr(bug), "digest": ""})
+            trace.retry = True
+        self._finish(trace, started_s)
+
+    def _parked_at_barrier(self, key: str) -> bool:
+        """Whether some cache has not seen this key's own writes yet; then the key comes back when it has.
+
+        The worker does not wait: a cut watch costs its own keys, not the workers.
+        """
+        for resource, rv in self._barriers.get(key, {}).items():
+            informer = self.watched.get(resource)
+            if informer is None or informer.rv >= rv:
+                continue
+            if self._parked.get(key) == (resource, rv):
+                log.warning(
+                    "cache lags behind own write", controller=self.controller.name, key=key, resource=resource
+                )
+            else:
+                self._parked[key] = (resource, rv)
+                informer.when_rv(rv, partial(self.enqueue, key, "barrier"))
+            self.queue.add_after(key, BARRIER_TIMEOUT_S)
+            return True
+        self._barriers.pop(key, None)
+        self._parked.pop(key, None)
+        return False
+
+    def _begin(self, key: str, trigger: str) -> Trace:
+        frontier = {resource: informer.rv for resource, informer in self.watched.items()}
+        now_us = microseconds(self.clock.now())
+        return Trace(0, key, trigger, now_us, frontier, self._memos.get(key), dict(frontier))
+
+    async def _plan(self, trace: Trace) -> None:
+        env = fx.Env(
+            now=self.clock.now(),
+            memo=trace.memo_before,
+            settings={**self.settings, "resources": self.resources()}
+            if "resources" in self.settings
+            else self.settings,
+            controller=self.controller.name,
+        )
+        trace.now_us = microseconds(env.now)
+        plan = self.controller.plan(trace.key, self.view, env)
+        try:
+            effect = next(plan)
+        except StopIteration:
+            return
+        trace.id = self.sink.next_id()
+        executor = Executor(self.client, trace.id, self.write_event, self.externals)
+        try:
+            while True:
+                outcome = await executor.perform(effect)
+                self._note(trace, effect, outcome)
+                effect = plan.send(outcome)
+        except StopIteration:
+            pass
+        finally:
+            if executor.written:
+                self._barriers[trace.key] = executor.written
+
+    def _note(self, trace: Trace, effect: fx.Effect, outcome: fx.Outcome) -> None:
+        described = record_outcome(describe(effect), outcome)
+        moved = {r: i.rv for r, i in self.watched.items() if i.rv != trace.seen[r]}
+        if moved:
+            described["frontier"] = moved
+            trace.seen.update(moved)
+        trace.effects.append(described)
+        if isinstance(effect, fx.RequeueAfter):
+            trace.requeue_s = (
+                effect.seconds if trace.requeue_s is None else min(trace.requeue_s, effect.seconds)
+            )
+        elif isinstance(effect, fx.Memo):
+            self._remember(trace.key, effect.value)
+        for error in failures(effect, outcome):
+            trace.retry = True
+            log.debug("effect failed", controller=self.controller.name, key=trace.key, error=error.message)
+
+    def _remember(self, key: str, value: Json | None) -> None:
+        if value is None:
+            self._memos.pop(key, None)
+        else:
+            self._memos[key] = value
+
+    def _finish(self, trace: Trace, started_s: float) -> None:
+        self.decisions += 1
+        if trace.worth_recording:
+            self._record(trace, started_s)
+        if trace.retry:
+            self._retry(trace.key)
+            return
+        self.queue.forget(trace.key)
+        if trace.requeue_s is not None:
+            self.queue.add_after(trace.key, trace.requeue_s)
+            self._triggers.setdefault(trace.key, "timer")
+
+    def _retry(self, key: str) -> None:
+        limit = self.controller.max_retries
+        if limit is not None and self.queue.retries(key) >= limit:
+            log.warning("giving up on a key", controller=self.controller.name, key=key, retries=limit)
+            self.queue.forget(key)
+            return
+        self._triggers.setdefault(key, "retry")
+        self.queue.add_rate_limited(key)
+
+    def _record(self, trace: Trace, started_s: float) -> None:
+        whole = self._recorded % WHOLE_FRONTIER_EVERY == 0
+        changed = {r: rv for r, rv in trace.frontier.items() if whole or self._last_frontier.get(r) != rv}
+        changed["#"] = self._recorded
+        if whole:
+            changed["*"] = 1
+        self._recorded += 1
+        self._last_frontier = trace.frontier
+        revisions = sorted(written_revisions(trace.effects))
+        self.sink.record(
+            Decided(
+                id=trace.id or self.sink.next_id(),
+                controller=self.controller.name,
+                key=trace.key,
+                trigger=trace.trigger,
+                frontier=changed,
+                now_us=trace.now_us,
+                effects=trace.effects,
+                memo_before=trace.memo_before,
+                code_hash=self._code_hash,
+                config_hash=self._config_hash,
+                epoch=self.epoch(),
+                first_rv=revisions[0] if revisions else 0,
+                last_rv=revisions[-1] if revisions else 0,
+                duration_us=int((self.clock.monotonic() - started_s) * 1e6),
+            )
+        )
+
+
+def owner_values(obj: Json) -> list[str]:
+    """Index `owner`: the uid of the controlling owner, or `orphan:<namespace>`."""
+    controller = meta.controller_of(obj)
+    return [controller["uid"]] if controller else [f"orphan:{meta.namespace(obj)}"]
+
+
+def controlled_by(obj: Json | None, kind: str, group: str) -> str | None:
+    """The key of the controlling owner when it is of this kind."""
+    controller = meta.controller_of(obj) if obj is not None else None
+    if obj is None or controller is None or controller["kind"] != kind:
+        return None
+    if controller["apiVersion"].rpartition("/")[0] != group:
+        return None
+    namespace = meta.namespace(obj)
+    return f"{namespace}/{controller['name']}" if namespace else str(controller["name"])
+
+
+def written_revisions(effects: list[Json]) -> list[int]:
+    """Revisions of everything the effects wrote."""
+    revisions: list[int] = []
+    for effect in effects:
+        if effect["kind"] == "All":
+            revisions += written_revisions(effect["effects"])
+        elif effect.get("rv"):
+            revisions.append(effect["rv"])
+    return revisions

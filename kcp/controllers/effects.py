@@ -1,0 +1,227 @@
+"""What a planner may yield. The driver executes each effect, with a deadline, and sends its outcome back in.
+
+    def plan(key, view, env):
+        pod = view.pods.get(key)
+        created = yield Create("pods", namespace, pod_from(pod))     # an Outcome
+        if created.error is not None: ...
+
+Effects carry plain JSON, so that a decision can be recorded, compared and replayed. Resources are group resources
+(`pods`, `replicasets.apps`); the driver knows their versions. Objects that come from the view are read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+import attrs
+
+from kcp.machinery.errors import ApiError
+
+Json = dict[str, Any]
+PatchType = Literal["merge", "json", "strategic", "apply"]
+
+
+@attrs.frozen(slots=True)
+class Create:
+    resource: str
+    namespace: str
+    object: Json
+
+
+@attrs.frozen(slots=True)
+class Update:
+    """Replace the object (its resourceVersion is the precondition)."""
+
+    resource: str
+    object: Json
+    subresource: str = ""
+
+
+@attrs.frozen(slots=True)
+class Status:
+    """Update `/status`. `object` is the read object; `status` replaces its status.
+
+    The driver skips the write when `status` equals what the object has.
+    """
+
+    resource: str
+    object: Json
+    status: Json
+
+
+@attrs.frozen(slots=True)
+class Patch:
+    """`uid` and `rv`, when given, are preconditions."""
+
+    resource: str
+    namespace: str
+    name: str
+    patch: Any
+    type: PatchType = "merge"
+    subresource: str = ""
+    uid: str = ""
+    rv: str = ""
+    field_manager: str = ""
+    force: bool = False
+
+
+@attrs.frozen(slots=True)
+class Delete:
+    resource: str
+    namespace: str
+    name: str
+    uid: str = ""
+    rv: str = ""
+    propagation: Literal["", "Background", "Foreground", "Orphan"] = ""
+    grace_s: int | None = None
+
+
+@attrs.frozen(slots=True)
+class Event:
+    """An API Event about `regarding`; best effort, correlated and rate limited by the recorder, not by the planner."""
+
+    regarding: Json
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+    action: str = ""
+    related: Json | None = None
+
+
+@attrs.frozen(slots=True)
+class RequeueAfter:
+    """Plan this key again after `seconds` (0: as soon as possible)."""
+
+    seconds: float
+
+
+@attrs.frozen(slots=True)
+class Live:
+    """Read past the cache: the outcome's `object` is the present object or None. Recorded as an input."""
+
+    resource: str
+    namespace: str
+    name: str
+
+
+@attrs.frozen(slots=True)
+class LiveList:
+    """List past the cache: the outcome's `items` are the present objects. Recorded as an input."""
+
+    resource: str
+    namespace: str = ""
+    label_selector: str = ""
+    field_selector: str = ""
+
+
+@attrs.frozen(slots=True)
+class Request:
+    """A raw call of the API for what has no effect of its own (finalize, deletecollection, approval)."""
+
+    method: str
+    path: str
+    body: Json | None = None
+    query: str = ""
+
+
+@attrs.frozen(slots=True)
+class External:
+    """Call the outside world through a named provider; recorded as an input, bounded by the provider's bulkhead."""
+
+    provider: str
+    call: str
+    args: Json
+    timeout_s: float = 30.0
+
+
+@attrs.frozen(slots=True)
+class Memo:
+    """Remember `value` for this key: what the next plan gets as `env.memo`. None forgets."""
+
+    value: Json | None
+
+
+@attrs.frozen(slots=True)
+class All:
+    """Several independent effects; the outcome's `all` has their outcomes in order.
+
+    `slow_start` runs them in batches of 1, 2, 4, 8 …; the first batch with a failure stops the rest
+    (their outcomes are `skipped`). Otherwise they run concurrently and all of them run.
+    """
+
+    effects: Sequence[Effect]
+    slow_start: bool = False
+
+
+Effect = (
+    Create
+    | Update
+    | Status
+    | Patch
+    | Delete
+    | Event
+    | RequeueAfter
+    | Live
+    | LiveList
+    | Request
+    | External
+    | Memo
+    | All
+)
+
+
+@attrs.frozen(slots=True)
+class Outcome:
+    """What became of an effect. `rv` is the revision of the write, 0 when nothing was written."""
+
+    object: Json | None = None
+    rv: int = 0
+    error: ApiError | None = None
+    items: Sequence[Json] = ()
+    all: Sequence[Outcome] = ()
+    skipped: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None and not self.skipped
+
+
+Plan = Generator[Effect, Outcome, None]
+
+
+@attrs.frozen(slots=True)
+class Env:
+    """What a planner knows besides its view: everything else would make it impure."""
+
+    now: datetime
+    memo: Json | None
+    settings: Mapping[str, Any]
+    controller: str
+
+
+class Reader(Protocol):
+    """The cached objects of one resource at the view's frontier. Objects are shared and read-only."""
+
+    def get(self, key: str) -> Json | None:
+        """By `namespace/name`, or `name` for cluster-scoped resources."""
+        ...
+
+    def list(self, namespace: str | None = None) -> Sequence[Json]:
+        """Ordered by key; None means every namespace."""
+        ...
+
+    def index(self, name: str, value: str) -> Sequence[Json]:
+        """Objects whose index function gave `value`, ordered by key."""
+        ...
+
+
+class View(Protocol):
+    """Attribute access by the names a controller declared in `watches`: `view.pods`, `view.replicasets`."""
+
+    def __getattr__(self, name: str) -> Reader: ...
+
+
+class Planner(Protocol):
+    def __call__(self, key: str, view: View, env: Env, /) -> Plan: ...

@@ -1,0 +1,165 @@
+"""ReplicaSet: keeps the wanted number of pods of one template alive.
+
+Source: k8s v1.36 pkg/controller/replicaset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from kcp.apis.semantics import pods as pod_facts
+from kcp.apis.semantics import workloads
+from kcp.controllers import effects as fx
+from kcp.controllers.replicas import BURST_REPLICAS, claim, create_pods, delete_pods
+from kcp.controllers.sources import Controller, Owned, Self
+from kcp.machinery import meta
+from kcp.machinery.errors import ApiError
+from kcp.machinery.labels import from_label_selector, from_set
+from kcp.machinery.times import format_time
+
+Json = dict[str, Any]
+
+
+def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+    rs = view.replicasets.get(key)
+    if rs is None:
+        return
+    selector = from_label_selector(rs["spec"].get("selector"))
+    owned, orphans = (
+        view.pods.index("owner", meta.uid(rs)),
+        view.pods.index("owner", f"orphan:{meta.namespace(rs)}"),
+    )
+    pods = yield from claim(
+        rs, "pods", "replicasets.apps", owned, orphans, selector, eligible=pod_facts.is_active
+    )
+    active = [pod for pod in pods if pod_facts.is_active(pod)]
+    failure: tuple[str, ApiError] | None = None
+    if not meta.is_deleting(rs):
+        failure = yield from _reach_count(rs, active, view, env.now)
+    yield from write_status(rs, pods, failure, env.now)
+
+
+def _reach_count(
+    rs: Json, active: Sequence[Json], view: fx.View, now: datetime
+) -> Generator[fx.Effect, fx.Outcome, tuple[str, ApiError] | None]:
+    """Create or delete towards spec.replicas; what failed, with the condition's reason."""
+    missing = rs["spec"].get("replicas", 1) - len(active)
+    if missing > 0:
+        error = yield from create_pods(rs, rs["spec"]["template"], min(missing, BURST_REPLICAS))
+        return ("FailedCreate", error) if error else None
+    if missing < 0:
+        surplus = min(-missing, BURST_REPLICAS)
+        ranks = workloads.colocation_ranks(active, related_pods(rs, view))
+        victims = workloads.deletion_order(active, ranks, now)[:surplus]
+        error = yield from delete_pods(rs, victims)
+        return ("FailedDelete", error) if error else None
+    return None
+
+
+def related_pods(rs: Json, view: fx.View) -> list[Json]:
+    """Active pods of all ReplicaSets with the same controller (all revisions of one Deployment)."""
+    controller = meta.controller_of(rs)
+    if controller is None:
+        return []
+    siblings = view.replicasets.index("controller", controller["uid"])
+    return [
+        pod
+        for sibling in siblings
+        for pod in view.pods.index("owner", meta.uid(sibling))
+        if pod_facts.is_active(pod)
+    ]
+
+
+def write_status(
+    rs: Json, pods: Sequence[Json], failure: tuple[str, ApiError] | None, now: datetime
+) -> Generator[fx.Effect, fx.Outcome, None]:
+    status = replica_status(rs, pods, failure, now)
+    yield fx.Status("replicasets.apps", rs, status)
+    min_ready_s = rs["spec"].get("minReadySeconds", 0)
+    wants = rs["spec"].get("replicas", 1)
+    if min_ready_s and status.get("readyReplicas", 0) == wants != status.get("availableReplicas", 0):
+        wait_s = next_available_s(pods, min_ready_s, now)
+        if wait_s is not None:
+            yield fx.RequeueAfter(wait_s)
+
+
+def next_available_s(pods: Sequence[Json], min_ready_s: int, now: datetime) -> float | None:
+    """Seconds until the next ready pod has been ready for `min_ready_s`; None when no pod is on its way."""
+    active = [pod for pod in pods if pod_facts.is_active(pod)]
+    waits = [pod_facts.seconds_until_available(pod, min_ready_s, now) for pod in active]
+    return min((wait for wait in waits if wait), default=None)
+
+
+def replica_status(
+    rs: Json, pods: Sequence[Json], failure: tuple[str, ApiError] | None, now: datetime
+) -> Json:
+    """The status of a ReplicaSet; zero counters are absent, as Go's omitempty leaves them."""
+    template_labels = from_set(rs["spec"]["template"].get("metadata", {}).get("labels", {}))
+    min_ready_s = rs["spec"].get("minReadySeconds", 0)
+    active = [pod for pod in pods if pod_facts.is_active(pod)]
+    ready = [pod for pod in active if pod_facts.is_ready(pod)]
+    counters = {
+        "fullyLabeledReplicas": sum(template_labels.matches(meta.labels(pod)) for pod in active),
+        "readyReplicas": len(ready),
+        "availableReplicas": sum(pod_facts.is_available(pod, min_ready_s, now) for pod in ready),
+        "terminatingReplicas": sum(pod_facts.is_terminating(pod) for pod in pods),
+    }
+    status: Json = {"replicas": len(active), "observedGeneration": rs["metadata"].get("generation", 0)}
+    status.update((name, count) for name, count in counters.items() if count or name == "terminatingReplicas")
+    conditions = _conditions(rs, failure, now)
+    if conditions:
+        status["conditions"] = conditions
+    return status
+
+
+def _conditions(rs: Json, failure: tuple[str, ApiError] | None, now: datetime) -> list[Json]:
+    """ReplicaFailure is set when something failed, kept while it still does, removed when all went well."""
+    others = [c for c in rs.get("status", {}).get("conditions", ()) if c["type"] != "ReplicaFailure"]
+    if failure is None:
+        return others
+    reason, error = failure
+    current = meta.condition(rs, "ReplicaFailure")
+    if current is not None:
+        return [*others, current]
+    return [
+        *others,
+        {
+            "type": "ReplicaFailure",
+            "status": "True",
+            "reason": reason,
+            "message": error.message,
+            "lastTransitionTime": format_time(now),
+        },
+    ]
+
+
+def controller_uid(obj: Json) -> list[str]:
+    controller = meta.controller_of(obj)
+    return [controller["uid"]] if controller else []
+
+
+def adopting(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:
+    """Keys of the ReplicaSets that might adopt an orphan pod."""
+    keys: list[str] = []
+    for pod in (new, old):
+        if pod is None or meta.controller_of(pod) is not None:
+            continue
+        for rs in readers["replicasets"].list(meta.namespace(pod)):
+            if from_label_selector(rs["spec"].get("selector")).matches(meta.labels(pod)):
+                keys.append(meta.key_of(rs))
+        if new is not None and old is not None and meta.labels(old) == meta.labels(new):
+            break
+    return list(dict.fromkeys(keys))
+
+
+CONTROLLER = Controller(
+    name="replicaset-controller",
+    identity="replicaset-controller",
+    plan=plan,
+    watches={
+        "replicasets": Self("replicasets.apps", indexes={"controller": controller_uid}),
+        "pods": Owned("pods", "ReplicaSet", "apps", orphans=adopting),
+    },
+)

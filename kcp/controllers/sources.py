@@ -1,0 +1,88 @@
+"""What a controller watches and how a change of it becomes keys to plan.
+
+From this one declaration come informers, indexes, the resources of a decision's frontier and the wait for sync.
+Keys are `namespace/name` (or `name`). Mapping functions are pure; they see the old and the new object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from kcp.controllers.effects import Planner
+
+Json = dict[str, Any]
+Mapper = Callable[[Json | None, Json | None, "Mapping[str, Any]"], Sequence[str]]
+"""(old, new, readers by watch name) -> keys. `old` is None for added, `new` is None for deleted objects."""
+
+
+@attrs.frozen(slots=True)
+class Self:
+    """The controller's own resource: each change queues the object itself."""
+
+    resource: str
+    indexes: Mapping[str, Callable[[Json], Sequence[str]]] = {}
+
+
+@attrs.frozen(slots=True)
+class Owned:
+    """Objects controlled by the controller's own kind: a change queues the controlling owner, old and new.
+
+    Adds index `owner`: the uid of the controlling owner, "" for orphans as `orphan:<namespace>`.
+    `orphans` maps an orphan (object without controller) to keys, for adoption.
+    """
+
+    resource: str
+    owner_kind: str
+    owner_group: str = ""
+    orphans: Mapper | None = None
+    indexes: Mapping[str, Callable[[Json], Sequence[str]]] = {}
+
+
+@attrs.frozen(slots=True)
+class Fan:
+    """Any other resource: `keys` says what a change of it queues (nothing, by default: it is only read)."""
+
+    resource: str
+    keys: Mapper | None = None
+    indexes: Mapping[str, Callable[[Json], Sequence[str]]] = {}
+
+
+@attrs.frozen(slots=True)
+class Everything:
+    """Metadata of every listable resource, custom ones included; for the garbage collector and namespaces."""
+
+    keys: Mapper
+    indexes: Mapping[str, Callable[[Json], Sequence[str]]] = {}
+    exclude: tuple[str, ...] = ("events", "events.events.k8s.io")
+
+
+@attrs.frozen(slots=True)
+class Timer:
+    """Queue a fixed key every `period_s`."""
+
+    period_s: float
+    key: str = "tick"
+
+
+Source = Self | Owned | Fan | Everything | Timer
+
+
+@attrs.frozen(slots=True)
+class Controller:
+    """One row of the table: a planner and what feeds it.
+
+    `identity` is the service account in kube-system under which its requests are made
+    (`system:serviceaccount:kube-system:<identity>`), as in Kubernetes' bootstrap roles.
+    """
+
+    name: str
+    identity: str
+    plan: Planner
+    watches: Mapping[str, Source]
+    workers: int = 5
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    max_retries: int | None = None
+    """Forget a key after this many failures in a row; None retries for ever, with backoff."""

@@ -1,0 +1,243 @@
+"""A whole control plane in one process, without sockets: what the daemon serves and what a simulation runs.
+
+    cluster = Cluster.build(store, clock, entropy, ClusterOptions(nodes=3))
+    async with anyio.create_task_group() as group:
+        await group.start(cluster.run)          # returns once everything is there
+        client = cluster.client(ADMIN)
+
+Start order: the log's writer, bootstrap objects, informers, controllers, scheduler, nodes. They stop in reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+import attrs
+import structlog
+from anyio.abc import TaskStatus
+
+from kcp.api import app, bootstrap
+from kcp.api.admission.order import default_chain
+from kcp.api.allocation import Allocator
+from kcp.api.auth.protocol import ALL_AUTHENTICATED, UserInfo
+from kcp.api.auth.service_account import ServiceAccountTokens, SigningKey, TokenIssuer
+from kcp.api.auth.setup import live_objects, setup
+from kcp.api.context import Server, ServerSettings
+from kcp.api.watch_cache import WatchCaches
+from kcp.apis.catalog import build_catalog
+from kcp.apis.kind import Catalog
+from kcp.base.backoff import Backoff
+from kcp.base.certs import generate_key, private_key_pem
+from kcp.base.clock import Clock
+from kcp.base.entropy import Entropy
+from kcp.base.tasks import restart_with_backoff
+from kcp.client.cache.shared_informer import InformerFactory
+from kcp.client.client import Client
+from kcp.client.recorder import EventRecorder
+from kcp.client.transport import InProcessTransport
+from kcp.client.workqueue.rate_limiting import RateLimitingQueue
+from kcp.controllers import effects as fx
+from kcp.controllers.driver import ControllerRun
+from kcp.controllers.sources import Controller
+from kcp.controllers.table import CONTROLLERS
+from kcp.controlplane.sink import LogSink
+from kcp.store.protocol import Input, Store
+from kcp.wire.http import Handler
+
+Json = dict[str, Any]
+log = structlog.get_logger()
+
+CONTROLLER_MANAGER = UserInfo("system:kube-controller-manager", groups=(ALL_AUTHENTICATED,))
+SCHEDULER = UserInfo("system:kube-scheduler", groups=(ALL_AUTHENTICATED,))
+ADMIN = UserInfo("kubernetes-admin", groups=("kubeadm:cluster-admins", ALL_AUTHENTICATED))
+
+
+def service_account(name: str) -> UserInfo:
+    """The identity of a controller: its own service account in kube-system."""
+    groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system", ALL_AUTHENTICATED)
+    return UserInfo(f"system:serviceaccount:kube-system:{name}", groups=groups)
+
+
+def node_identity(name: str) -> UserInfo:
+    return UserInfo(f"system:node:{name}", groups=("system:nodes", ALL_AUTHENTICATED))
+
+
+@attrs.frozen
+class ClusterOptions:
+    """What a cluster is made of. Empty keys and certificates mean: made up on the spot, from the entropy."""
+
+    server: ServerSettings = attrs.field(factory=ServerSettings)
+    client_ca_pem: bytes = b""
+    service_account_key: bytes = b""
+    nodes: int = 0
+    node_cpu: str = "4"
+    node_memory: str = "16Gi"
+    node_pods: int = 110
+    controllers: tuple[Controller, ...] = CONTROLLERS
+    scheduler: bool = True
+    controller_settings: Mapping[str, Mapping[str, Any]] = {}
+
+
+@attrs.define
+class Cluster:
+    """Owned by the task that runs `run`."""
+
+    store: Store
+    clock: Clock
+    entropy: Entropy
+    options: ClusterOptions
+    catalog: Catalog
+    server: Server
+    handler: Handler
+    sink: LogSink
+    informers: InformerFactory
+    runs: list[ControllerRun] = attrs.field(factory=list)
+
+    @classmethod
+    def build(cls, store: Store, clock: Clock, entropy: Entropy, options: ClusterOptions) -> Cluster:
+        catalog = build_catalog()
+        server = build_server(store, clock, entropy, catalog, options)
+        handler = app.build(server)
+        informers = InformerFactory(
+            Client(InProcessTransport(handler, CONTROLLER_MANAGER, "kube-controller-manager"), catalog),
+            clock=clock,
+            entropy=entropy.stream("informers"),
+        )
+        return cls(store, clock, entropy, options, catalog, server, handler, LogSink(store), informers)
+
+    def client(self, user: UserInfo, user_agent: str = "kcp") -> Client:
+        """A client with that identity, through the same door as everyone."""
+        return Client(InProcessTransport(self.handler, user, user_agent), self.catalog)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run everything until cancelled. Started: bootstrap objects exist, caches are filled, nodes are registered."""
+        async with anyio.create_task_group() as group:
+            writing = anyio.CancelScope(shield=True)
+            group.start_soon(self._write, writing)
+            try:
+                await bootstrap.ensure(self.server)
+                self._note_start()
+                async with anyio.create_task_group() as components:
+                    await self._start(components)
+                    task_status.started()
+                    await anyio.sleep_forever()
+            finally:
+                writing.cancel()
+
+    async def _write(self, scope: anyio.CancelScope) -> None:
+        """The log's writer outlives everyone who writes: it is cancelled last, and by name."""
+        with scope:
+            await self.store.run()
+
+    async def _start(self, group: anyio.abc.TaskGroup) -> None:
+        for controller in self.options.controllers:
+            recorder = self._recorder(service_account(controller.identity), controller.name)
+            group.start_soon(self._forever, f"{controller.name} events", recorder.run)
+            run = self._controller_run(controller, recorder)
+            self.runs.append(run)
+            group.start_soon(self._forever, controller.name, run.run)
+        group.start_soon(self._forever, "informers", self.informers.run)
+
+    async def _forever(self, name: str, run: Callable[[], Any]) -> None:
+        """A component that crashes is restarted alone, with backoff."""
+        await restart_with_backoff(name, run, backoff=Backoff(0.2, 2.0, 30.0), clock=self.clock)
+
+    def _controller_run(self, controller: Controller, recorder: EventRecorder) -> ControllerRun:
+        def write_event(effect: fx.Event) -> None:
+            recorder.event(
+                effect.regarding,
+                effect.type,
+                effect.reason,
+                effect.message,
+                action=effect.action,
+                related=effect.related,
+            )
+
+        settings = dict(self.options.controller_settings.get(controller.name, {}))
+        if "root_ca" in controller.settings:
+            settings.setdefault("root_ca", self.options.client_ca_pem.decode())
+        return ControllerRun(
+            controller=controller,
+            client=self.client(service_account(controller.identity), controller.name),
+            informers=self.informers,
+            clock=self.clock,
+            queue=RateLimitingQueue(clock=self.clock),
+            sink=self.sink,
+            write_event=write_event,
+            resources=self.resources,
+            settings=settings,
+        )
+
+    def _recorder(self, user: UserInfo, component: str, host: str = "") -> EventRecorder:
+        return EventRecorder(
+            self.client(user, component), component, clock=self.clock, entropy=self.entropy.stream(component)
+        )
+
+    def resources(self) -> list[Json]:
+        """The served, stored resources, one row each, as controllers get them in their settings."""
+        return resource_rows(self.catalog)
+
+    def _note_start(self) -> None:
+        """What replay needs to know about this process."""
+        settings = {
+            c.name: {k: v for k, v in c.settings.items() if k != "resources"}
+            for c in self.options.controllers
+        }
+        self.store.record(
+            Input("start", {"epoch": self.store.epoch, "resources": self.resources(), "settings": settings})
+        )
+
+
+def resource_rows(catalog: Catalog) -> list[Json]:
+    rows: dict[str, Json] = {}
+    for kind in catalog.kinds():
+        if not kind.stored or kind.storage_resource or kind.resource in rows:
+            continue
+        rows[kind.resource] = {
+            "resource": kind.resource,
+            "group": kind.group,
+            "version": kind.version,
+            "kind": kind.kind,
+            "plural": kind.plural,
+            "namespaced": kind.namespaced,
+            "verbs": list(kind.verbs),
+        }
+    return list(rows.values())
+
+
+def build_server(
+    store: Store, clock: Clock, entropy: Entropy, catalog: Catalog, options: ClusterOptions
+) -> Server:
+    """The API server's parts, wired."""
+    settings = options.server
+    key_pem = options.service_account_key or private_key_pem(
+        generate_key(entropy.stream("service-account-key"))
+    )
+    key = SigningKey.load(key_pem)
+    issuer = TokenIssuer(settings.service_account_issuer, key, clock, entropy.stream("tokens"))
+    tokens = ServiceAccountTokens((settings.service_account_issuer,), (key,), clock, live_objects(store))
+    auth = setup(
+        store,
+        clock,
+        client_ca_pems=[options.client_ca_pem] if options.client_ca_pem else [],
+        tokens=[tokens],
+        audiences=settings.api_audiences,
+        anonymous=settings.anonymous_auth,
+    )
+    return Server(
+        store=store,
+        catalog=catalog,
+        clock=clock,
+        entropy=entropy.stream("api"),
+        caches=WatchCaches(store, catalog, clock, settings, entropy.stream("watch-cache")),
+        admission=default_chain(store, entropy.stream("admission"), auth.authorizer),
+        allocator=Allocator(
+            store, entropy.stream("allocator"), [settings.service_cidr], settings.node_port_range
+        ),
+        authenticator=auth.authenticator,
+        authorizer=auth.authorizer,
+        settings=settings,
+        extras={"rbac": auth.rbac, "token_issuer": issuer},
+    )

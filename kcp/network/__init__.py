@@ -1,0 +1,1 @@
+"""Pod and cluster network: CNI, service proxy, cluster DNS, NetworkPolicy. Nothing is built here yet."""

@@ -1,0 +1,1 @@
+"""Pod network behind one protocol."""

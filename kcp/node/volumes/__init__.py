@@ -1,0 +1,1 @@
+"""Volumes behind one protocol."""

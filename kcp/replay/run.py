@@ -1,0 +1,23 @@
+"""Re-makes everything a log recorded, whoever decided it: controllers and the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kcp.controllers.table import CONTROLLERS
+from kcp.replay.decisions import Result, replay
+from kcp.replay.incident import Incident
+
+
+def remake_all(incident: Incident, only: Sequence[str] = ()) -> Iterator[Result]:
+    """Results in a fixed order: controllers in the order of their table, then schedulers by name.
+
+    Raises ValueError for a name that the log does not have.
+    """
+    unknown = sorted(set(only) - set(incident.controllers))
+    if unknown:
+        raise ValueError(
+            f"the log has no decisions of {', '.join(unknown)}; it has {', '.join(incident.controllers)}"
+        )
+    chosen = {c.name: c for c in CONTROLLERS if not only or c.name in only}
+    yield from replay(incident, chosen)

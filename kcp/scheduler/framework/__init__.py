@@ -1,0 +1,1 @@
+"""Extension points, profiles' runtime, status codes."""

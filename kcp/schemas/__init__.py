@@ -1,0 +1,1 @@
+"""Schema data built at install time from kubernetes-validate; git-ignored."""

@@ -1,0 +1,127 @@
+"""The seam between the event log and an engine: what a batch holds, what a driver must do with it.
+
+The log decides (staged head, revisions, outcomes), a driver makes it durable and reads history. Only differences
+between engines live in drivers.
+
+An engine that several processes share (PostgreSQL) finds out under its own lock that others wrote meanwhile. It then
+hands `Behind(tail)` to `done`; the writer publishes the tail and runs the same operations again on the newer head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from kcp.store.leases import LeaseRow
+from kcp.store.protocol import Decision, Event, Input, KindRow, Record
+
+
+@attrs.frozen(slots=True)
+class Staged:
+    """An event with what its row needs beyond it.
+
+    `prev_rv` is the event row before it in its incarnation (0: none). `body` is the normal form without
+    resourceVersion; None for a removal, except that of a Lease.
+    """
+
+    event: Event
+    prev_rv: int
+    body: bytes | None
+
+
+FactRow = tuple[Any, ...]
+"""Values in the order of the table's columns: oid, rv, then the facts."""
+
+
+@attrs.frozen(slots=True)
+class Batch:
+    """One transaction. `base_rv` is the head it was staged on, `rv` the head after it.
+
+    `leases` holds the final state of each Lease the batch touched, None for a removed one. `facts` maps a table of
+    `tables.FACTS` to its new rows. `horizon` is the new one or None.
+    """
+
+    base_rv: int
+    rv: int
+    ts_us: int
+    unlogged: int
+    staged: Sequence[Staged]
+    leases: Mapping[int, LeaseRow | None]
+    ticks: Sequence[tuple[int, int]] = ()
+    facts: Mapping[str, Sequence[FactRow]] = attrs.field(factory=dict)
+    decisions: Sequence[tuple[int, Decision]] = ()
+    inputs: Sequence[tuple[int, int, Input]] = ()
+    horizon: int | None = None
+    size_bytes: int = 0
+
+
+@attrs.frozen(slots=True)
+class Snapshot:
+    """The state at start. `records` come ordered by kind, namespace, name; `input_seq` is the last used at `rv`."""
+
+    rv: int
+    ts_us: int
+    epoch: int
+    horizon: int
+    cluster_uid: str
+    kinds: Sequence[KindRow]
+    records: Iterable[Record]
+    leases: Sequence[LeaseRow]
+    input_seq: int = 0
+
+
+class Behind(Exception):
+    """Raised when the engine holds changes that this process has not published: `tail` has them, nothing was written."""
+
+    def __init__(self, tail: Batch) -> None:
+        super().__init__(f"the log is at {tail.rv}, this writer at {tail.base_rv}")
+        self.tail = tail
+
+
+Done = Callable[[BaseException | None], None]
+"""Called once on the loop's thread: None = durable, Behind, or the reason why nothing was written."""
+
+
+class Driver(Protocol):
+    def load(self) -> Snapshot: ...
+
+    def register(self, kinds: Sequence[KindRow]) -> None:
+        """Written at the latest with the next batch."""
+        ...
+
+    def commit(self, batch: Batch, done: Done) -> None:
+        """Make the batch durable, whole or not at all, then call `done`, maybe before returning.
+
+        Never called again before `done`. After a failure the driver recovers by itself at the next call.
+        """
+        ...
+
+    def idle(self, done: Done) -> bool:
+        """Do housekeeping if there is any and then call `done`; False: there was none, `done` is not called."""
+        ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    async def get_at(self, resource: str, namespace: str, name: str, rv: int) -> Record | None: ...
+
+    async def list_at(
+        self,
+        resource: str,
+        rv: int,
+        namespace: str | None,
+        after: tuple[str, str] | None,
+        limit: int | None,
+    ) -> Sequence[Record]: ...
+
+    async def events_since(
+        self, rv: int, until: int, resources: Sequence[str] | None, limit: int
+    ) -> Sequence[Event]: ...
+
+    async def rv_at(self, ts_us: int) -> int:
+        """The newest revision whose time is not after `ts_us`."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,80 @@
+"""Projections: rows of the `facts_*` tables that follow from events, and their rebuilding from the log.
+
+The functions that know kinds come from outside, as rows `(table, resource, facts, none)`: the store calls `facts` on
+the decoded object after and before an event and writes rows only when they differ. So the newest rows of an object up to a
+revision are its facts at that revision.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kcp.machinery.document import Json
+from kcp.store import rows, tables
+from kcp.store.open import lock, sqlite_path
+from kcp.store.protocol import Event, Op, Projection
+from kcp.store.sqlite import connect
+from kcp.store.stage import project
+
+Facts = Callable[[Json], list[Json]]
+FactsRow = tuple[str, "str | None", Facts, "Json | None"]
+
+PAGE_EVENTS = 2000
+
+
+def projections(found: Sequence[FactsRow]) -> list[Projection]:
+    return [projection(*row) for row in found]
+
+
+def projection(table: str, resource: str | None, facts: Facts, none: Json | None) -> Projection:
+    """`none` is the row to write when an object had facts and has no more."""
+
+    def project_event(event: Event) -> Sequence[tuple[str, dict[str, Any]]]:
+        record = event.record
+        if event.op is Op.DELETED or (resource is not None and record.key.resource != resource):
+            return ()
+        new = facts(record.value)
+        old = [] if event.previous is None else facts(event.previous.value)
+        if new == old:
+            return ()
+        if not new and none is not None:
+            return ((table, none),)
+        return [(table, row) for row in new]
+
+    return project_event
+
+
+def rebuild(url_or_path: str | Path, found: Sequence[Projection]) -> int:
+    """Empty the facts tables and fold the log again; returns the rows written. Raises Locked while kcp runs."""
+    path = sqlite_path(url_or_path)
+    release = lock(path)
+    try:
+        connection = connect(path)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            written = rebuild_over(connection, found)
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+    finally:
+        release()
+    return written
+
+
+def rebuild_over(connection: sqlite3.Connection, found: Sequence[Projection]) -> int:
+    """The same inside the caller's transaction."""
+    for name in tables.FACTS:
+        connection.execute(f"DELETE FROM {name}")
+    resources = {number: row.resource for number, row in rows.load_kinds(connection)}
+    (last,) = connection.execute("SELECT coalesce(max(rv), 0) FROM events").fetchone()
+    position = written = 0
+    while position < last:
+        events = rows.events_since(connection, resources, position, last, None, PAGE_EVENTS)
+        for table, facts in project(events, found).items():
+            connection.executemany(rows.INSERT_FACT[table], facts)
+            written += len(facts)
+        position = events[-1].rv if len(events) == PAGE_EVENTS else last
+    return written

@@ -1,0 +1,175 @@
+"""From a URL or a path to a Store: the lock, the schema, the driver.
+
+memory:                        nothing on disk
+DIR, FILE, sqlite:///FILE      SQLite; a directory means DIR/kcp.db (files end in .db, .sqlite or .kcp)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kcp.base.clock import Clock
+from kcp.base.entropy import Entropy, SystemEntropy
+from kcp.store import horizon, schema
+from kcp.store.log import EventLog
+from kcp.store.memory import MemoryDriver
+from kcp.store.protocol import Locked, Projection, StoreError
+from kcp.store.sqlite import SqliteDriver, connect, connect_read_only
+
+FILE_NAME = "kcp.db"
+_FILE_SUFFIXES = frozenset({".db", ".sqlite", ".sqlite3", ".kcp"})
+
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "9p"}
+    | {"fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone"}
+)
+
+
+def open_store(
+    url_or_path: str | Path,
+    *,
+    clock: Clock,
+    inline: bool = False,
+    read_only: bool = False,
+    entropy: Entropy | None = None,
+    projections: Sequence[Projection] = (),
+    api_history_s: float = horizon.PERIOD_S,
+) -> EventLog:
+    """Open, or create, an event log. Blocks for migrations and for reading all live objects.
+
+    `inline` keeps every commit and read on the loop's thread, for the deterministic loop. `read_only` takes no lock
+    and shows the state as of now. `api_history_s` = 0 keeps the horizon where it is.
+    Raises Locked when another kcp holds the file, SchemaTooNew, or StoreError with a reason for people.
+    """
+    target = str(url_or_path)
+    if target in ("memory:", ":memory:", "memory://"):
+        driver = MemoryDriver((entropy or SystemEntropy()).uid())
+        return EventLog(driver, clock, projections=projections, api_history_s=api_history_s)
+    path = sqlite_path(target)
+    if read_only:
+        _check_readable(path)
+        return EventLog(SqliteDriver(path, clock, inline=inline, read_only=True), clock, read_only=True)
+    release = lock(path)
+    try:
+        _prepare(path, entropy or SystemEntropy())
+        return EventLog(
+            SqliteDriver(path, clock, inline=inline, release=release),
+            clock,
+            projections=projections,
+            api_history_s=api_history_s,
+        )
+    except sqlite3.Error as error:
+        release()
+        raise StoreError(f"cannot open {path}: {error}") from error
+    except BaseException:
+        release()
+        raise
+
+
+def sqlite_path(url_or_path: str | Path) -> Path:
+    """The file that a URL, a directory or a path means. Raises StoreError for other engines."""
+    target = str(url_or_path)
+    if target.startswith("sqlite:///"):
+        target = target.removeprefix("sqlite:///")
+    elif "://" in target:
+        raise StoreError(
+            f"no event log can be opened at {target.split('@')[-1]}: the engine is not supported"
+        )
+    path = Path(target)
+    return path if path.is_file() or path.suffix in _FILE_SUFFIXES else path / FILE_NAME
+
+
+def lock(path: Path) -> Callable[[], None]:
+    """Take the file for this process, make its directory if need be. Returns what gives it back. Raises Locked."""
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_network(path.parent)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to {path.parent}: {(error.strerror or str(error)).lower()}"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise StoreError(f"cannot lock {path}: {error.strerror}") from error
+        process = f" (process {holder})" if holder else ""
+        raise Locked(f"{path} is in use by another kcp{process}") from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def release() -> None:
+        nonlocal descriptor
+        if descriptor >= 0:
+            os.close(descriptor)
+            descriptor = -1
+
+    return release
+
+
+def _refuse_network(directory: Path) -> None:
+    """SQLite's locks and WAL do not hold on network file systems."""
+    kind = _file_system(directory.resolve())
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StoreError(f"{directory} lies on a network file system ({kind}): SQLite needs a local disk")
+
+
+def _file_system(directory: Path) -> str:
+    best, kind = "", ""
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        for line in mounts:
+            fields = line.split()
+            point = fields[4].encode().decode("unicode_escape")
+            if directory.is_relative_to(point) and len(point) >= len(best):
+                best, kind = point, fields[fields.index("-") + 1]
+    return kind
+
+
+def _check_readable(path: Path) -> None:
+    connection = connect_read_only(path)
+    try:
+        schema.check(connection, path)
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path} is no event log: {error}") from error
+    finally:
+        connection.close()
+
+
+_fresh_logs: list[bytes] = []
+"""The bytes of a log with schema and views and nothing in it, once this process has made one."""
+
+
+def _prepare(path: Path, entropy: Entropy) -> None:
+    """Schema, views, and the head row of a new log."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fresh = os.fstat(descriptor).st_size == 0
+        if fresh and _fresh_logs:
+            os.write(descriptor, _fresh_logs[0])
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    connection = connect(path)
+    try:
+        schema.upgrade(connection, path)
+        if fresh and not _fresh_logs:
+            _fresh_logs.append(connection.serialize())
+        connection.execute(
+            "INSERT OR IGNORE INTO head (id, rv, ts_us, epoch, horizon_rv, sealed_rv, unlogged, cluster_uid)"
+            " VALUES (1, 0, 0, 0, 0, 0, 0, ?)",
+            (entropy.uid(),),
+        )
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path} is no event log: {error}") from error
+    finally:
+        connection.close()

@@ -1,0 +1,169 @@
+"""Read-only SQL over a log, for people: `kcp sql`.
+
+    with Session(path, clock, at="10m") as session:
+        table = session.run("SELECT name, phase, node FROM pods WHERE phase <> 'Running'")
+
+Works beside a running daemon and on the file of a stopped one. Nothing can be written: the file is opened read-only, the
+connection is `query_only`, ATTACH is refused. With `at` the views show that moment.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import attrs
+
+from kcp.base.clock import Clock, microseconds
+from kcp.store import rows, schema, views
+from kcp.store.open import sqlite_path
+from kcp.store.protocol import StoreError
+from kcp.store.sqlite import connect_read_only
+
+DEADLINE_S = 30.0
+_STEPS_BETWEEN_CHECKS = 20_000
+_AGO = re.compile(r"-?(\d+)(s|m|h|d)(?:\s+ago)?")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_READING_PRAGMAS = frozenset(
+    {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "compile_options"}
+    | {"database_list", "function_list", "user_version", "page_count", "page_size", "freelist_count"}
+)
+_ALLOWED = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+)
+
+
+class QueryFailed(StoreError):
+    """Raised when the SQL is wrong, takes too long, or tries to write; the text is for people."""
+
+
+@attrs.frozen(slots=True)
+class ResultTable:
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def parse_at(text: str, clock: Clock) -> int | datetime:
+    """A revision (`1234`), a moment (RFC 3339, UTC unless it says otherwise) or a span back from now (`10m`, `-2h`)."""
+    text = text.strip()
+    if text.isdigit():
+        return int(text)
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return clock.now() - timedelta(seconds=int(ago[1]) * _UNIT_S[ago[2]])
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise QueryFailed(f"{text!r} is neither a revision, nor a time, nor a span such as 10m") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class Session:
+    """One read-only connection with the views of a moment. Not for use by two threads at once."""
+
+    def __init__(
+        self, url_or_path: str | Path, clock: Clock, *, at: str | None = None, deadline_s: float = DEADLINE_S
+    ) -> None:
+        self._clock = clock
+        self._deadline_s = deadline_s
+        self._until_s = 0.0
+        path = sqlite_path(url_or_path)
+        self._connection = connect_read_only(path)
+        try:
+            schema.check(self._connection, path)
+            self.rv = self._position(at)
+            self._create_views(at is not None)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._connection.execute("PRAGMA query_only=ON")
+        self._connection.set_authorizer(_authorize)
+        self._connection.set_progress_handler(self._late, _STEPS_BETWEEN_CHECKS)
+
+    def _position(self, at: str | None) -> int:
+        (head,) = self._connection.execute("SELECT rv FROM head WHERE id = 1").fetchone()
+        if at is None:
+            return int(head)
+        wanted = parse_at(at, self._clock)
+        if isinstance(wanted, datetime):
+            return rows.rv_at(self._connection, microseconds(wanted.astimezone(UTC)))
+        if wanted > head:
+            raise QueryFailed(f"revision {wanted} is in the future: the log is at {head}")
+        return wanted
+
+    def _create_views(self, past: bool) -> None:
+        self._connection.execute("CREATE TEMP TABLE asof (rv INTEGER)")
+        self._connection.execute("INSERT INTO asof VALUES (?)", (self.rv,))
+        for name, select in views.as_of() if past else views.persistent():
+            self._connection.execute(f'CREATE TEMP VIEW "{name}" AS {select}')
+
+    def run(self, sql: str, parameters: tuple[Any, ...] = (), *, limit: int | None = None) -> ResultTable:
+        """One statement. Raises QueryFailed."""
+        self._until_s = self._clock.monotonic() + self._deadline_s
+        try:
+            cursor = self._connection.execute(sql, parameters)
+            found = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise QueryFailed(self._explain(error)) from error
+        columns = tuple(column[0] for column in cursor.description or ())
+        return ResultTable(columns, found)
+
+    def _explain(self, error: Exception) -> str:
+        text = str(error)
+        if text == "interrupted":
+            return f"the query took longer than {self._deadline_s:g} s and was stopped"
+        if "not authorized" in text or "prohibited" in text or "readonly" in text or "read-only" in text:
+            return f"kcp sql only reads: {text}"
+        return text
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Tables and views with their columns, for completion."""
+        found = self._connection.execute(
+            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+            " AND name <> 'alembic_version' UNION SELECT name FROM temp.sqlite_master WHERE type = 'view' ORDER BY 1"
+        ).fetchall()
+        return {
+            name: tuple(row[1] for row in self._connection.execute(f'PRAGMA table_info("{name}")'))
+            for (name,) in found
+        }
+
+    def _late(self) -> int:
+        return int(self._clock.monotonic() > self._until_s > 0)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _authorize(action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
+    if action in _ALLOWED:
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_PRAGMA and first in _READING_PRAGMAS:
+        return sqlite3.SQLITE_OK
+    del second
+    return sqlite3.SQLITE_DENY
+
+
+def run_query(
+    url_or_path: str | Path,
+    sql: str,
+    *,
+    clock: Clock,
+    at: str | None = None,
+    deadline_s: float = DEADLINE_S,
+    limit: int | None = None,
+) -> ResultTable:
+    """One query in a session of its own."""
+    with Session(url_or_path, clock, at=at, deadline_s=deadline_s) as session:
+        return session.run(sql, limit=limit)

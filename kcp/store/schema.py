@@ -1,0 +1,98 @@
+"""The schema's life: migrations applied at open, views written anew when they changed.
+
+alembic owns the tables, on both engines. In a checkout the migrations lie beside the package, in an installed wheel
+inside it; both ways `migrations()` finds them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from pathlib import Path
+
+import sqlalchemy
+from sqlalchemy.pool import StaticPool
+
+from kcp.store import views
+from kcp.store.protocol import SchemaTooNew, StoreError
+
+HEAD = "0001"
+"""The newest revision this version knows."""
+
+
+def migrations() -> Path:
+    """The folder with env.py and versions/."""
+    for folder in (Path(__file__).parent / "_migrations", Path(__file__).parents[2] / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise StoreError("the migrations are missing from this installation")
+
+
+def known_revisions() -> list[str]:
+    """Oldest first: file names begin with the revision."""
+    return sorted(path.name.split("_")[0] for path in (migrations() / "versions").glob("[0-9]*.py"))
+
+
+def revision(connection: sqlite3.Connection, database: str = "main") -> str | None:
+    """The schema revision of a file; None for an empty one."""
+    tables = f"SELECT 1 FROM {database}.sqlite_master WHERE name = 'alembic_version'"
+    if not connection.execute(tables).fetchone():
+        return None
+    found = connection.execute(f"SELECT version_num FROM {database}.alembic_version").fetchone()
+    return found[0] if found else None
+
+
+def check(connection: sqlite3.Connection, path: Path, database: str = "main") -> None:
+    """For readers. Raises SchemaTooNew, or StoreError when the file has no or an older schema."""
+    found = revision(connection, database)
+    if found == HEAD:
+        return
+    if found is None:
+        raise StoreError(f"{path} is no event log")
+    if found in known_revisions():
+        raise StoreError(f"{path} has the older schema {found}: start kcp once to upgrade it")
+    raise SchemaTooNew(f"{path} was written by a newer kcp (schema {found}, this one knows {HEAD})")
+
+
+def upgrade(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring a file to HEAD, and its views. The caller holds the lock. Raises SchemaTooNew."""
+    found = revision(connection)
+    if found != HEAD:
+        if found is not None and found not in known_revisions():
+            raise SchemaTooNew(f"{path} was written by a newer kcp (schema {found}, this one knows {HEAD})")
+        _run_migrations(connection)
+    _replace_views(connection)
+
+
+def engine_over(connection: sqlite3.Connection) -> sqlalchemy.Engine:
+    """An SQLAlchemy engine whose only connection is this one."""
+    return sqlalchemy.create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+
+
+def _run_migrations(connection: sqlite3.Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations()).replace("%", "%%"))
+    with engine_over(connection).connect() as bound:
+        connection.execute("BEGIN IMMEDIATE")
+        config.attributes["connection"] = bound
+        command.upgrade(config, "head")
+        bound.commit()
+
+
+def _replace_views(connection: sqlite3.Connection) -> None:
+    """`user_version` holds a checksum of the views, so that an unchanged set costs one pragma."""
+    wanted = views.persistent()
+    checksum = zlib.crc32("".join(sql for _, sql in wanted).encode()) & 0x7FFFFFFF
+    if connection.execute("PRAGMA user_version").fetchone()[0] == checksum:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    old = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY name").fetchall()
+    for (name,) in old:
+        connection.execute(f'DROP VIEW "{name}"')
+    for name, select in wanted:
+        connection.execute(f'CREATE VIEW "{name}" AS {select}')
+    connection.execute(f"PRAGMA user_version = {checksum}")
+    connection.execute("COMMIT")

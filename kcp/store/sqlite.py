@@ -1,0 +1,404 @@
+"""The event log on SQLite: one file, one writing and checkpointing connection, WAL, `synchronous=FULL`.
+
+Every other connection, here and in other processes, is read-only: the known ways to damage a WAL need two
+connections that write or checkpoint at once. So `wal_autocheckpoint` is off and the writer checkpoints, in idle
+moments or when the log has grown by CHECKPOINT_BYTES.
+
+A commit runs in the one worker thread, or right on the loop when it is small and the disk answers fast; with
+`inline` always on the loop, and reads too, for the deterministic loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from kcp.base.clock import Clock
+from kcp.store import rows
+from kcp.store.driver import Batch, Behind, Done, Snapshot
+from kcp.store.protocol import Event, KindRow, Record, StoreError, Unavailable
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+CHECKPOINT_BYTES = 16 * 1024 * 1024
+INLINE_BYTES = 128 * 1024
+"""A larger batch goes to the worker thread."""
+FAST_COMMIT_S = 0.001
+_MEASURED = 128
+READERS = 2
+ACTORS_KEPT = 20_000
+
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA wal_autocheckpoint=0",
+    "PRAGMA busy_timeout=5000",
+    "PRAGMA cache_size=-65536",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA foreign_keys=OFF",
+)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The writing connection. `auto_vacuum` counts only before the first table exists."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    for pragma in _PRAGMAS:
+        connection.execute(pragma)
+    return connection
+
+
+def read_only_uri(path: Path) -> str:
+    """How SQLite can open the file for reading. Raises StoreError when it cannot.
+
+    Without a -wal file in a directory that may not be written, only `immutable` works: nobody else writes it either.
+    """
+    if not path.is_file():
+        raise StoreError(f"there is no event log at {path}")
+    failure: sqlite3.Error | None = None
+    for mode in ("mode=ro",) if Path(f"{path}-wal").exists() else ("mode=ro", "immutable=1"):
+        uri = f"{path.absolute().as_uri()}?{mode}"
+        connection = sqlite3.connect(uri, uri=True)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            failure = error
+        else:
+            return uri
+        finally:
+            connection.close()
+    raise StoreError(f"cannot read {path}: {failure}")
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A reader, of a running or a stopped daemon's file. Raises StoreError when there is nothing to read."""
+    connection = sqlite3.connect(read_only_uri(path), uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA busy_timeout=5000")
+    connection.execute("PRAGMA temp_store=MEMORY")
+    return connection
+
+
+class SqliteDriver:
+    """Owns the writing connection; the lock file is the caller's."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        inline: bool = False,
+        read_only: bool = False,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._inline = inline
+        self._read_only = read_only
+        self._release = release
+        self._connection: sqlite3.Connection | None = None
+        self._worker = None if inline else ThreadPoolExecutor(1, "kcp-store-writer")
+        self._reading = None if inline else ThreadPoolExecutor(READERS, "kcp-store-reader")
+        self._readers: deque[sqlite3.Connection] = deque()
+        self._commit_s: deque[float] = deque(maxlen=_MEASURED)
+        self._epoch = 0
+        self._kind_ids: dict[str, int] = {}
+        self._resources: dict[int, str] = {}
+        self._new_kinds: dict[str, KindRow] = {}
+        self._interned = rows.Actors(ACTORS_KEPT)
+        self._since_checkpoint = 0
+        self._analyzed_rv = 0
+        self._rv = 0
+        self._closed = False
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    def load(self) -> Snapshot:
+        """Take over the file: raise the epoch, read every live object as bytes."""
+        connection = connect_read_only(self._path) if self._read_only else self._writer()
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self._load(connection)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self._path} is damaged: {error}") from error
+        finally:
+            if collecting:
+                gc.enable()
+            if self._read_only:
+                self._readers.append(connection)
+
+    def _load(self, connection: sqlite3.Connection) -> Snapshot:
+        connection.execute("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
+        if not self._read_only:
+            connection.execute("UPDATE head SET epoch = epoch + 1 WHERE id = 1")
+        found = connection.execute(
+            "SELECT rv, ts_us, epoch, horizon_rv, cluster_uid FROM head WHERE id = 1"
+        ).fetchone()
+        if found is None:
+            raise StoreError(f"{self._path} is damaged: the head row is missing")
+        rv, ts_us, self._epoch, horizon, cluster_uid = found
+        self._rv = rv
+        kinds = self._load_kinds(connection)
+        self._interned.load(connection)
+        leases = rows.load_leases(connection)
+        records = rows.load_records(connection, self._resources, self._kind_ids, leases)
+        newest = connection.execute("SELECT coalesce(max(rv), 0) FROM events").fetchone()[0]
+        (seq,) = connection.execute(
+            "SELECT coalesce(max(seq), 0) FROM inputs WHERE rv_after = ?", (rv,)
+        ).fetchone()
+        connection.execute("COMMIT")
+        if newest > rv:
+            raise StoreError(f"{self._path} is damaged: it holds revision {newest} beyond its head {rv}")
+        return Snapshot(
+            rv, ts_us, self._epoch, horizon, cluster_uid, kinds, records, list(leases.values()), seq
+        )
+
+    def _load_kinds(self, connection: sqlite3.Connection) -> list[KindRow]:
+        kinds = []
+        for kind_id, row in rows.load_kinds(connection):
+            kinds.append(row)
+            self._kind_ids[row.resource] = kind_id
+            self._resources[kind_id] = row.resource
+        return kinds
+
+    def _writer(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = connect(self._path)
+        return self._connection
+
+    def register(self, kinds: Sequence[KindRow]) -> None:
+        for row in kinds:
+            if row.resource not in self._kind_ids:
+                kind_id = max(self._resources, default=0) + 1
+                self._kind_ids[row.resource] = kind_id
+                self._resources[kind_id] = row.resource
+            self._new_kinds[row.resource] = row
+
+    def commit(self, batch: Batch, done: Done) -> None:
+        if self._worker is None or (batch.size_bytes <= INLINE_BYTES and self._disk_is_fast()):
+            done(self._attempt(lambda: self._write(batch)))
+        else:
+            self._in_worker(lambda: self._write(batch), done)
+
+    def _disk_is_fast(self) -> bool:
+        return len(self._commit_s) >= _MEASURED // 8 and sorted(self._commit_s)[-2] < FAST_COMMIT_S
+
+    def _in_worker(self, work: Callable[[], None], done: Done) -> None:
+        assert self._worker is not None
+        loop = asyncio.get_running_loop()
+
+        def finish(error: BaseException | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(done, error)
+
+        self._worker.submit(lambda: finish(self._attempt(work)))
+
+    def _attempt(self, work: Callable[[], None]) -> BaseException | None:
+        try:
+            work()
+        except (Behind, StoreError) as error:
+            return error
+        except Exception as error:  # noqa: BLE001 whatever it is, the batch failed and everyone must hear of it
+            return Unavailable(f"cannot write {self._path}: {error}")
+        return None
+
+    def _write(self, batch: Batch) -> None:
+        if self._read_only or self._closed:
+            raise Unavailable(f"{self._path} is open read-only")
+        if self._connection is None:
+            self._recover(batch.base_rv)
+        connection = self._writer()
+        try:
+            self._transaction(connection, batch)
+        except sqlite3.Error as error:
+            self._interned.forget_new()
+            self._look_after_failure(batch, error)
+        self._interned.keep_new()
+        self._new_kinds.clear()
+        self._rv = batch.rv
+        self._since_checkpoint += batch.size_bytes * 2
+        if self._since_checkpoint > CHECKPOINT_BYTES:
+            self._checkpoint("PASSIVE")
+
+    def _transaction(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        if self._new_kinds:
+            connection.executemany(
+                rows.UPSERT_KIND,
+                [rows.kind_values(self._kind_ids[name], row) for name, row in self._new_kinds.items()],
+            )
+        for statement, values in rows.statements(batch, self._kind_ids, self._interned):
+            if values:
+                connection.executemany(statement, values)
+        updated = connection.execute(
+            "UPDATE head SET rv = ?, ts_us = ?, unlogged = unlogged + ?, horizon_rv = max(horizon_rv, ?)"
+            " WHERE id = 1 AND epoch = ? AND rv = ?",
+            (batch.rv, batch.ts_us, batch.unlogged, batch.horizon or 0, self._epoch, batch.base_rv),
+        )
+        if updated.rowcount != 1:
+            raise sqlite3.OperationalError("another writer has taken over")
+        before = self._clock.monotonic()
+        connection.execute("COMMIT")
+        self._commit_s.append(self._clock.monotonic() - before)
+
+    def _look_after_failure(self, batch: Batch, error: sqlite3.Error) -> None:
+        """Never trust the handle again: reopen and see whether the batch is there after all."""
+        self._drop_connection()
+        try:
+            self._recover(batch.base_rv)
+        except Behind as behind:
+            if not rows.same_changes(behind.tail, batch):
+                raise
+            self._checkpoint("FULL")
+            return
+        except sqlite3.Error as again:
+            raise Unavailable(f"cannot write {self._path}: {error}; on a second look: {again}") from error
+        raise Unavailable(f"cannot write {self._path}: {error}") from error
+
+    def _recover(self, base_rv: int) -> None:
+        """Open again under a higher epoch. Raises Behind when the file holds more than was published."""
+        connection = connect(self._path)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            taken = connection.execute(
+                "UPDATE head SET epoch = epoch + 1 WHERE id = 1 AND epoch = ?", (self._epoch,)
+            )
+            if taken.rowcount != 1:
+                raise Unavailable(f"another writer has taken over {self._path}")
+            tail = rows.load_tail(connection, base_rv, self._resources)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        self._epoch += 1
+        self._connection = connection
+        log.warning("event log opened again", path=str(self._path), epoch=self._epoch, rv=tail.rv)
+        if tail.rv > base_rv:
+            raise Behind(tail)
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error as error:
+                log.warning("cannot close the event log", path=str(self._path), error=str(error))
+
+    def idle(self, done: Done) -> bool:
+        if self._read_only or self._connection is None:
+            return False
+        if self._since_checkpoint == 0 and self._rv < self._analyze_at():
+            return False
+        if self._worker is None:
+            done(self._attempt(self._tidy))
+        else:
+            self._in_worker(self._tidy, done)
+        return True
+
+    def _analyze_at(self) -> int:
+        return max(1000, self._analyzed_rv * 10)
+
+    def _tidy(self) -> None:
+        if self._rv >= self._analyze_at():
+            self._analyze()
+        self._checkpoint("PASSIVE")
+
+    def _analyze(self) -> None:
+        """Without statistics SQLite answers an object's timeline by walking the whole log."""
+        connection = self._writer()
+        connection.execute("PRAGMA analysis_limit=1000")
+        connection.execute("ANALYZE")
+        self._analyzed_rv = self._rv
+
+    def _checkpoint(self, mode: str) -> None:
+        self._since_checkpoint = 0
+        self._writer().execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+
+    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        if self._reading is None:
+            return self._with_reader(query)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._with_reader, query)
+
+    def _with_reader(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            connection = self._reader()
+            try:
+                connection.execute("BEGIN")
+                result = query(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise Unavailable(f"cannot read {self._path}: {error}") from error
+        if self._closed:
+            connection.close()
+        else:
+            self._readers.append(connection)
+        return result
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            return self._readers.pop()
+        except IndexError:
+            return connect_read_only(self._path)
+
+    async def get_at(self, resource: str, namespace: str, name: str, rv: int) -> Record | None:
+        kind = self._kind_ids.get(resource)
+        if kind is None:
+            return None
+        return await self._read(lambda c: rows.get_at(c, kind, resource, namespace, name, rv))
+
+    async def list_at(
+        self,
+        resource: str,
+        rv: int,
+        namespace: str | None,
+        after: tuple[str, str] | None,
+        limit: int | None,
+    ) -> Sequence[Record]:
+        kind = self._kind_ids.get(resource)
+        if kind is None:
+            return ()
+        return await self._read(lambda c: rows.list_at(c, kind, resource, rv, namespace, after, limit))
+
+    async def events_since(
+        self, rv: int, until: int, resources: Sequence[str] | None, limit: int
+    ) -> Sequence[Event]:
+        kinds = None
+        if resources is not None:
+            kinds = [self._kind_ids[resource] for resource in resources if resource in self._kind_ids]
+        names = dict(self._resources)
+        return await self._read(lambda c: rows.events_since(c, names, rv, until, kinds, limit))
+
+    async def rv_at(self, ts_us: int) -> int:
+        return await self._read(lambda c: rows.rv_at(c, ts_us))
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        if self._connection is not None:
+            try:
+                self._checkpoint("TRUNCATE")
+            except sqlite3.Error as error:
+                log.warning("cannot checkpoint the event log", path=str(self._path), error=str(error))
+        self._closed = True
+        self._drop_connection()
+        for pool in (self._worker, self._reading):
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+        while self._readers:
+            self._readers.pop().close()
+        self._release()

@@ -1,0 +1,283 @@
+"""The single writer: takes whatever is queued, decides it against the staged head, makes it durable as one batch.
+
+There is no timer and no writer task: a submission schedules `_drain` on the loop; while a batch is on its way to the
+disk the next one gathers in the queue. So an append works whether or not `Store.run` is running, and nothing that is
+cancelled can leave a batch half done.
+
+    queued ──_drain──▶ staged ──driver.commit──▶ durable ──publish──▶ feed, then the answers
+
+Outcomes, failures included, go out only after the batch they were decided in is durable, since they tell of its state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import structlog
+
+from kcp.base.clock import Clock, microseconds
+from kcp.store.driver import Batch, Behind, Driver
+from kcp.store.head import Published
+from kcp.store.protocol import Decision, Input, Operation, Projection, Unavailable
+from kcp.store.stage import Outcomes, Stage
+
+log = structlog.get_logger(__name__)
+
+MAX_BATCH_OPERATIONS = 512
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+MAX_QUEUED_OPERATIONS = 16_384
+"""Beyond, newcomers wait."""
+MAX_PENDING_RECORDS = 65_536
+"""Decisions and inputs kept while the disk refuses them; beyond, the oldest are dropped."""
+MAX_RECORDS_PER_BATCH = 2_048
+IDLE_S = 1.0
+
+
+@attrs.define(slots=True, eq=False)
+class Submission:
+    """Operations that go into one transaction, and who waits for their outcomes."""
+
+    operations: Sequence[Operation]
+    answer: asyncio.Future[Outcomes]
+    atomic: bool = False
+    horizon: int | None = None
+
+
+class Writer:
+    """Owned by one event loop: whichever runs while it has work."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        published: Published,
+        clock: Clock,
+        publish: Callable[[Batch], None],
+        projections: Sequence[Projection],
+        input_seq: int,
+    ) -> None:
+        self._driver = driver
+        self._published = published
+        self._clock = clock
+        self._publish = publish
+        self._projections = projections
+        self._queue: deque[Submission] = deque()
+        self._queued = 0
+        self._records: deque[tuple[int, int, Decision | Input]] = deque()
+        self._input_place = (published.rv, input_seq)
+        self._busy = False
+        self._scheduled = False
+        self._draining = False
+        self._flush_due = False
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._last_commit_s = 0.0
+        self._change = asyncio.Event()
+        self.closing = False
+        self.dropped_records = 0
+
+    async def submit(
+        self, operations: Sequence[Operation], *, atomic: bool = False, horizon: int | None = None
+    ) -> Outcomes:
+        """Queue operations for one transaction and wait for their outcomes. Raises Unavailable.
+
+        Waits for room while the queue is full. Cancelled in the queue, nothing happens.
+        """
+        while self._queued >= MAX_QUEUED_OPERATIONS and not self.closing:
+            await self._change.wait()
+        if self.closing:
+            raise Unavailable("the store is closed")
+        answer: asyncio.Future[Outcomes] = asyncio.get_running_loop().create_future()
+        self._queue.append(Submission(operations, answer, atomic, horizon))
+        self._queued += len(operations)
+        self._schedule()
+        return await answer
+
+    def record(self, entry: Decision | Input) -> None:
+        """Keep an entry for the next batch. Never blocks."""
+        rv = self._published.rv
+        seq = 0
+        if isinstance(entry, Input):
+            at, last = self._input_place
+            seq = last + 1 if at == rv else 1
+            self._input_place = (rv, seq)
+        self._records.append((rv, seq, entry))
+        if len(self._records) > MAX_PENDING_RECORDS:
+            self._records.popleft()
+            self.dropped_records += 1
+        if len(self._records) == MAX_RECORDS_PER_BATCH:
+            self._flush_due = True
+            self._schedule()
+        self._arm_idle()
+
+    async def drain(self) -> None:
+        """Write all that is queued and recorded, then stop taking more."""
+        self.closing = True
+        self._wake()
+        self._flush_due = True
+        self._scheduled = False
+        self._schedule()
+        while self._busy or self._queue or (self._flush_due and self._records):
+            await self._change.wait()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _schedule(self) -> None:
+        if self._scheduled or self._busy:
+            return
+        loop = _running_loop()
+        if loop is not None:
+            self._scheduled = True
+            loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        if self._busy:
+            return
+        self._draining = True
+        try:
+            if self._queue or (self._flush_due and self._records):
+                self._start()
+        finally:
+            self._draining = False
+        if self._queue or (self._flush_due and self._records):
+            self._schedule()
+        self._arm_idle()
+
+    def _start(self) -> None:
+        stage = Stage(self._published, microseconds(self._clock.now()))
+        taken, horizon = self._decide(stage)
+        records = [self._records.popleft() for _ in range(min(len(self._records), MAX_RECORDS_PER_BATCH))]
+        self._flush_due = self._flush_due and bool(self._records)
+        if not stage.staged and not records and horizon is None:
+            self._answer(taken)
+            return
+        batch = stage.batch(
+            self._projections,
+            [(rv, entry) for rv, _, entry in records if isinstance(entry, Decision)],
+            [(rv, seq, entry) for rv, seq, entry in records if isinstance(entry, Input)],
+            horizon,
+        )
+        self._busy = True
+        self._driver.commit(batch, lambda error: self._finish(batch, taken, records, error))
+
+    def _decide(self, stage: Stage) -> tuple[list[tuple[Submission, Outcomes]], int | None]:
+        taken: list[tuple[Submission, Outcomes]] = []
+        horizon: int | None = None
+        count = 0
+        while self._queue and stage.size_bytes < MAX_BATCH_BYTES:
+            submission = self._queue[0]
+            count += len(submission.operations)
+            if count > MAX_BATCH_OPERATIONS and taken:
+                break
+            self._queue.popleft()
+            self._queued -= len(submission.operations)
+            if submission.answer.done():
+                continue
+            taken.append((submission, _run(stage, submission)))
+            if submission.horizon is not None:
+                horizon = max(submission.horizon, horizon or 0)
+        return taken, horizon
+
+    def _finish(
+        self,
+        batch: Batch,
+        taken: list[tuple[Submission, Outcomes]],
+        records: list[tuple[int, int, Decision | Input]],
+        error: BaseException | None,
+    ) -> None:
+        self._busy = False
+        self._last_commit_s = _now_s()
+        if error is None:
+            self._publish(batch)
+            self._answer(taken)
+        elif isinstance(error, Behind):
+            self._publish(error.tail)
+            self._again(taken, records)
+        else:
+            log.error("batch failed", operations=len(taken), error=str(error))
+            self._refuse(taken, records, error)
+        self._wake()
+        if not self._draining:
+            self._drain()
+
+    def _answer(self, taken: list[tuple[Submission, Outcomes]]) -> None:
+        for submission, outcomes in taken:
+            if not submission.answer.done():
+                submission.answer.set_result(outcomes)
+        self._wake()
+
+    def _again(
+        self, taken: list[tuple[Submission, Outcomes]], records: list[tuple[int, int, Decision | Input]]
+    ) -> None:
+        for submission, _ in reversed(taken):
+            self._queue.appendleft(submission)
+            self._queued += len(submission.operations)
+        self._records.extendleft(reversed(records))
+
+    def _refuse(
+        self,
+        taken: list[tuple[Submission, Outcomes]],
+        records: list[tuple[int, int, Decision | Input]],
+        error: BaseException,
+    ) -> None:
+        if not self.closing:
+            self._records.extendleft(reversed(records))
+        for submission, _ in taken:
+            if not submission.answer.done():
+                submission.answer.set_exception(Unavailable(str(error)))
+
+    def _arm_idle(self) -> None:
+        if self._idle_timer is None and not self.closing:
+            loop = _running_loop()
+            if loop is not None:
+                self._idle_timer = loop.call_later(IDLE_S, self._on_idle)
+
+    def _on_idle(self) -> None:
+        self._idle_timer = None
+        if self._busy or self._queue or _now_s() - self._last_commit_s < IDLE_S / 2:
+            self._arm_idle()
+        elif self._records:
+            self._flush_due = True
+            self._drain()
+        else:
+            self._busy = True
+            if not self._driver.idle(self._idle_done):
+                self._busy = False
+
+    def _idle_done(self, error: BaseException | None) -> None:
+        self._busy = False
+        if error is not None:
+            log.warning("housekeeping failed", error=str(error))
+        self._wake()
+        self._schedule()
+
+    def _wake(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
+
+
+def _run(stage: Stage, submission: Submission) -> Outcomes:
+    if submission.atomic:
+        return stage.run_atomic(submission.operations)
+    outcomes: Outcomes = []
+    for operation in submission.operations:
+        try:
+            outcomes.append(stage.run(operation))
+        except Exception as error:  # noqa: BLE001 a closure may raise anything; it is the outcome
+            outcomes.append(error)
+    return outcomes
+
+
+def _running_loop() -> Any:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""Pages over history and the live system, read-only. Nothing is built here yet."""

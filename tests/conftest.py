@@ -1,0 +1,24 @@
+"""What every test gets: the loop for its marker, quiet logs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from kcp.base import logs
+from kcp.base.loop import DetLoop
+
+logs.configure(level="error", stream=sys.stderr)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests marked `sim` run on the deterministic loop, where sleeping costs nothing."""
+    del config
+    if item.get_closest_marker("sim") is not None:
+        return {"sim": lambda: DetLoop(0)}
+    return {"asyncio": asyncio.new_event_loop}
