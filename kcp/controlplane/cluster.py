@@ -118,7 +118,6 @@ class Cluster:
             group.start_soon(self._write, writing)
             try:
                 await bootstrap.ensure(self.server)
-                self._note_start()
                 async with anyio.create_task_group() as components:
                     await self._start(components)
                     task_status.started()
@@ -135,9 +134,10 @@ class Cluster:
         for controller in self.options.controllers:
             recorder = self._recorder(service_account(controller.identity), controller.name)
             group.start_soon(self._forever, f"{controller.name} events", recorder.run)
-            run = self._controller_run(controller, recorder)
-            self.runs.append(run)
-            group.start_soon(self._forever, controller.name, run.run)
+            self.runs.append(self._controller_run(controller, recorder))
+        self._note_start()
+        for run in self.runs:
+            group.start_soon(self._forever, run.controller.name, run.run)
         group.start_soon(self._forever, "informers", self.informers.run)
 
     async def _forever(self, name: str, run: Callable[[], Any]) -> None:
@@ -181,10 +181,7 @@ class Cluster:
 
     def _note_start(self) -> None:
         """What replay needs to know about this process."""
-        settings = {
-            c.name: {k: v for k, v in c.settings.items() if k != "resources"}
-            for c in self.options.controllers
-        }
+        settings = {r.controller.name: {k: v for k, v in r.settings.items() if k != "resources"} for r in self.runs}
         self.store.record(
             Input("start", {"epoch": self.store.epoch, "resources": self.resources(), "settings": settings})
         )

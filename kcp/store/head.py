@@ -160,11 +160,12 @@ class Published:
         self.cluster_uid = snapshot.cluster_uid
         self.kinds: dict[str, KindRow] = {row.resource: row for row in snapshot.kinds}
         self.objects = Objects()
-        self.objects.load(snapshot.records)
+        records = list(snapshot.records)
+        self.objects.load(records)
         self.leases: dict[int, LeaseRow] = {row.oid: row for row in snapshot.leases}
         self._expiring: list[tuple[int, str, str, str]] = []
-        for resource in self.kinds:
-            for record in self.objects.list(resource):
+        for record in records:
+            if record.expires_us is not None:
                 self._note_expiry(record)
 
     def lease_of(self, key: Key) -> LeaseRow | None:

@@ -64,9 +64,12 @@ def open_store(
             projections=projections,
             api_history_s=api_history_s,
         )
-    except sqlite3.Error as error:
+    except sqlite3.OperationalError as error:
         release()
         raise StoreError(f"cannot open {path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        release()
+        raise StoreError(f"{path} is no event log, or damaged: {error}") from error
     except BaseException:
         release()
         raise
@@ -151,14 +154,7 @@ _fresh_logs: list[bytes] = []
 
 def _prepare(path: Path, entropy: Entropy) -> None:
     """Schema, views, and the head row of a new log."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fresh = os.fstat(descriptor).st_size == 0
-        if fresh and _fresh_logs:
-            os.write(descriptor, _fresh_logs[0])
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fresh = _make_file(path)
     connection = connect(path)
     try:
         schema.upgrade(connection, path)
@@ -169,7 +165,23 @@ def _prepare(path: Path, entropy: Entropy) -> None:
             " VALUES (1, 0, 0, 0, 0, 0, 0, ?)",
             (entropy.uid(),),
         )
-    except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path} is no event log: {error}") from error
     finally:
         connection.close()
+
+
+def _make_file(path: Path) -> bool:
+    """Make the file, for its owner only, if it is not there. Returns whether it had no schema yet."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+    try:
+        fresh = os.fstat(descriptor).st_size == 0
+        if fresh and _fresh_logs:
+            os.write(descriptor, _fresh_logs[0])
+            os.fsync(descriptor)
+        return fresh
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+    finally:
+        os.close(descriptor)

@@ -39,6 +39,7 @@ READERS = 2
 ACTORS_KEPT = 20_000
 
 _PRAGMAS = (
+    "PRAGMA auto_vacuum=INCREMENTAL",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA wal_autocheckpoint=0",
@@ -52,9 +53,12 @@ _PRAGMAS = (
 def connect(path: Path) -> sqlite3.Connection:
     """The writing connection. `auto_vacuum` counts only before the first table exists."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    for pragma in _PRAGMAS:
-        connection.execute(pragma)
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -131,13 +135,15 @@ class SqliteDriver:
         gc.disable()
         try:
             return self._load(connection)
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{self._path} is damaged: {error}") from error
+        except BaseException as error:
+            connection.close()
+            self._connection = None
+            if isinstance(error, sqlite3.DatabaseError):
+                raise StoreError(f"{self._path} is damaged: {error}") from error
+            raise
         finally:
             if collecting:
                 gc.enable()
-            if self._read_only:
-                self._readers.append(connection)
 
     def _load(self, connection: sqlite3.Connection) -> Snapshot:
         connection.execute("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
@@ -161,6 +167,8 @@ class SqliteDriver:
         connection.execute("COMMIT")
         if newest > rv:
             raise StoreError(f"{self._path} is damaged: it holds revision {newest} beyond its head {rv}")
+        if self._read_only:
+            self._readers.append(connection)
         return Snapshot(
             rv, ts_us, self._epoch, horizon, cluster_uid, kinds, records, list(leases.values()), seq
         )

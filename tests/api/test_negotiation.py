@@ -18,30 +18,21 @@ from kcp.api.negotiation import (
     parse_accept,
     plain_frame,
 )
-from kcp.api.request_info import parse_query, request_info
 from kcp.api.results import ListResult, ObjectResult, StatusResult, WatchResult
-from kcp.apis.catalog import build_catalog
 from kcp.machinery.document import Document, normal
 from kcp.machinery.errors import NotAcceptable, NotFound, TooManyRequests
 from kcp.machinery.watch import WatchEvent
 from kcp.wire.http import Request
-from tests.api.support import rendered, user
+from tests.api import support
+from tests.api.support import rendered
 
-CATALOG = build_catalog()
-PODS = CATALOG.by_resource("", "v1", "pods")
+PODS = support.CATALOG.by_resource("", "v1", "pods")
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 KUBECTL_GET = f"{TABLE},application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"
 
 
 def call(target: str = "/api/v1/namespaces/d/pods", accept: str = "", **headers: str) -> Call:
-    path, _, query = target.partition("?")
-    sent = {**({"accept": accept} if accept else {}), **{k.replace("_", "-"): v for k, v in headers.items()}}
-    request = Request("GET", path, query, sent)
-    params, repeated = parse_query(query)
-    info = request_info(request, params)
-    made = Call(request, info, user("alice"), params=params, repeated=repeated)
-    made.kind = CATALOG.by_resource(info.group, info.version, info.resource)
-    return made
+    return support.call("GET", target, accept, **headers)
 
 
 def pod(name: str, rv: int = 5) -> Document:

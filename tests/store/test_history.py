@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -218,8 +219,6 @@ class TestViews:
         assert run_query(log, query, clock=clock).rows == [("shop", "web-1", 3)]
 
     def test_other_sql_clients_see_the_head(self, log: Path) -> None:
-        import sqlite3
-
         connection = sqlite3.connect(f"file:{log}/kcp.db?mode=ro", uri=True)
         assert connection.execute("SELECT name, ready FROM nodes").fetchall() == [("n1", "Unknown")]
         connection.close()

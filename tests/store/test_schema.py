@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import alembic.autogenerate
@@ -30,6 +33,24 @@ async def test_autogenerate_finds_no_difference(tmp_path: Path) -> None:
 def test_the_head_is_the_newest_migration() -> None:
     assert schema.known_revisions()[-1] == schema.HEAD
     assert (schema.migrations() / "env.py").is_file()
+
+
+def test_an_installed_package_carries_its_migrations(tmp_path: Path) -> None:
+    """The wheel maps migrations to kcp/store/_migrations; nothing beside the package is needed."""
+    root = Path(schema.__file__).parents[2]
+    ignore = shutil.ignore_patterns("__pycache__")
+    for room in ("store", "base", "machinery"):
+        shutil.copytree(root / "kcp" / room, tmp_path / "kcp" / room, ignore=ignore)
+    shutil.copy(root / "kcp" / "__init__.py", tmp_path / "kcp")
+    shutil.copytree(schema.migrations(), tmp_path / "kcp" / "store" / "_migrations", ignore=ignore)
+    code = (
+        "import kcp.store.schema as s; from kcp.base.clock import SystemClock; from kcp.store.open import open_store;"
+        " print(s.migrations()); print(open_store('new.db', clock=SystemClock()).rv)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert done.stdout.split() == [str(tmp_path / "kcp" / "store" / "_migrations"), "0"]
 
 
 async def test_partial_indexes_are_partial(tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ import pytest
 from kcp.base.clock import SystemClock, VirtualClock
 from kcp.store import check
 from kcp.store.open import open_store, sqlite_path
-from kcp.store.protocol import Committed, Decision, Input, Locked, SchemaTooNew, StoreError, Unavailable
+from kcp.store.protocol import (
+    Cause,
+    Committed,
+    Decision,
+    Input,
+    Locked,
+    SchemaTooNew,
+    StoreError,
+    Unavailable,
+)
 from kcp.store.reader import LogReader
 from tests.store.changes import (
     ALICE,
@@ -299,8 +308,6 @@ async def test_records_are_flushed_within_a_second_of_idleness(tmp_path: Path) -
 
 
 async def test_actors_are_interned(tmp_path: Path) -> None:
-    from kcp.store.protocol import Cause
-
     async with open_for_test(tmp_path) as store:
         for i in range(5):
             await store.append(create(key(f"a{i}"), cause=Cause(ALICE)))
