@@ -162,8 +162,6 @@ class Allocator:
             raise Invalid.of("", "Service", metadata["name"], errors)
         return service if spec == service["spec"] else {**service, "spec": spec}
 
-    # --- addresses ---
-
     def _families(self, spec: Json) -> list[str]:
         """The families to allocate, as asked for and as the cluster has."""
         wanted = spec.get("ipFamilies") or [services.address_family(ip) for ip in _addresses(spec)]
@@ -212,8 +210,6 @@ class Allocator:
             if self._ips.free(ip, head, own):
                 return ip
         raise InternalError(f"failed to allocate a serviceIP: {_FULL}")
-
-    # --- ports ---
 
     def _assign_ports(
         self, service: Json, spec: Json, before: Json, own: Key, head: Head

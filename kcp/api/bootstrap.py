@@ -17,7 +17,8 @@ from kcp.api.auth.protocol import MASTERS, UserInfo
 from kcp.api.context import Call, RequestInfo, Server
 from kcp.api.documents import private_copy
 from kcp.api.options import WriteOptions
-from kcp.api.registry import Write, begin, create, update
+from kcp.api.registry import begin, create, update
+from kcp.api.transaction import Write
 from kcp.apis.flowcontrol import MANDATORY_FLOW_SCHEMAS, MANDATORY_PRIORITY_LEVELS
 from kcp.apis.kind import Json, Kind
 from kcp.apis.scheduling import SYSTEM_PRIORITY_CLASSES
@@ -54,9 +55,6 @@ async def ensure(server: Server) -> None:
     for obj in [*_priority_classes(), *_priority_levels(), *_flow_schemas()]:
         await _ensure(server, obj)
     await _ensure_network(server)
-
-
-# --- one object ---
 
 
 def _write(server: Server, obj: Json) -> Write:
@@ -101,9 +99,6 @@ def _add_rules(wanted: Json, found: Json) -> Json | None:
         if missing and "aggregationRule" not in wanted:
             return {**found, field: [*(found.get(field) or ()), *missing]}
     return None
-
-
-# --- scheduling, flow control ---
 
 
 def _priority_classes() -> list[Json]:
@@ -249,9 +244,6 @@ def _flow_schema(row: _FlowRow) -> Json:
 def _flow_schemas() -> list[Json]:
     mandatory = [_flow_object("FlowSchema", name, spec) for name, spec in MANDATORY_FLOW_SCHEMAS.items()]
     return [*mandatory, *(_flow_schema(row) for row in SUGGESTED_FLOW_SCHEMAS)]
-
-
-# --- the network ---
 
 
 async def _ensure_network(server: Server) -> None:

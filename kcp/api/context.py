@@ -99,5 +99,6 @@ class ServerSettings:
     service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
     api_audiences: tuple[str, ...] = ("https://kubernetes.default.svc.cluster.local",)
     anonymous_auth: bool = True
-    external_address: str = "127.0.0.1"
+    external_address: str = "192.0.2.1"
+    """The endpoint of the Service `kubernetes`. The default (TEST-NET-1) stands for a server that nobody reaches."""
     external_port: int = 6443

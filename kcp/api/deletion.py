@@ -18,7 +18,8 @@ from datetime import timedelta
 import attrs
 
 from kcp.api.options import DeleteOptions
-from kcp.api.registry import Plan, Planner, Write, attributes_of, not_found
+from kcp.api.registry import attributes_of, not_found
+from kcp.api.transaction import Plan, Planner, Write
 from kcp.apis.kind import Json, Kind
 from kcp.machinery.document import normal
 from kcp.machinery.errors import Conflict

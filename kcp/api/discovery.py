@@ -13,8 +13,9 @@ from typing import Any
 import attrs
 import orjson
 
-from kcp.api.negotiation import JSON_TYPE, choose_format, parse_accept
+from kcp.api.negotiation import JSON_TYPE, YAML_TYPE, choose_format, parse_accept
 from kcp.apis.kind import Catalog, Kind, Subresource
+from kcp.machinery.codec.yaml import encode_yaml
 from kcp.machinery.gvk import GroupVersion, GroupVersionKind
 from kcp.wire.http import Request, Response
 
@@ -98,9 +99,13 @@ class Discovery:
                 body, tag = documents.aggregated[path, version]
                 kind = f"{JSON_TYPE};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
                 return cached_response(request, body, tag, kind)
-        choose_format(request)
+        form = choose_format(request)
         found = documents.legacy.get(path)
-        return None if found is None else Response(200, [("content-type", JSON_TYPE)], found)
+        if found is None:
+            return None
+        if form.media == "yaml":
+            return Response(200, [("content-type", YAML_TYPE)], encode_yaml(orjson.loads(found)))
+        return Response(200, [("content-type", JSON_TYPE)], found)
 
     def _current(self) -> _Documents:
         documents = self._documents

@@ -322,7 +322,7 @@ async def over_websocket(server: Server, call: Call, result: WatchResult) -> Res
     form = choose_format(call.request, convertible=_has_tables(call), streaming=True)
     encode = _event_encoder(server, call, result, form)
     try:
-        socket = websocket.accept(call.request)
+        socket = websocket.accept(call.request, cancel_when_lost=True)
         async for batch in result.events:
             for event in batch:
                 await socket.send(encode(event).decode())

@@ -18,7 +18,7 @@ from kcp.api.context import Call, Server
 from kcp.api.discovery import Discovery
 from kcp.api.health import ENDPOINTS, Health
 from kcp.api.negotiation import JSON_TYPE
-from kcp.api.openapi import OpenApi
+from kcp.api.openapi import OpenApi, no_schema
 from kcp.machinery.errors import MethodNotAllowed
 from kcp.wire.http import Response
 
@@ -77,7 +77,8 @@ class Endpoints:
         settings = server.settings
         address = f"{settings.external_address}:{settings.external_port}"
         discovery = Discovery(server.catalog, address)
-        openapi = OpenApi(server.catalog, settings.git_version)
+        custom_schema = server.extras.get("custom_schema", no_schema)
+        openapi = OpenApi(server.catalog, settings.git_version, custom_schema)
         health = Health.of(server)
         metrics_endpoint.install(server)
         version = orjson.dumps(version_info(settings.git_version), option=orjson.OPT_INDENT_2)

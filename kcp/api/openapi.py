@@ -33,7 +33,7 @@ _PROTOBUF_V2 = (
 GZIP_LEVEL = 1
 
 
-def _no_schema(kind: Kind) -> Json | None:
+def no_schema(kind: Kind) -> Json | None:
     del kind
     return None
 
@@ -65,7 +65,7 @@ class Body:
 class OpenApi:
     catalog: Catalog
     git_version: str
-    custom_schema: Callable[[Kind], Json | None] = _no_schema
+    custom_schema: Callable[[Kind], Json | None] = no_schema
     """Where the schemas of custom kinds come from."""
     _revision: int = -1
     _kinds: dict[str, list[Kind]] = attrs.field(factory=dict)

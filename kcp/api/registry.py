@@ -9,24 +9,22 @@ Source: k8s v1.36 apiserver/pkg/registry/generic/registry/store.go, apiserver/pk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable
 
-import attrs
-
-from kcp.api.admission.plugin import AdmissionVerb, Companion
+from kcp.api.admission.plugin import AdmissionVerb
 from kcp.api.admission.plugin import Attributes as AdmissionAttributes
 from kcp.api.auth.protocol import Attributes as Question
 from kcp.api.auth.rbac import GROUP as RBAC_GROUP
 from kcp.api.auth.rbac import check_escalation
 from kcp.api.context import Call, Server
-from kcp.api.documents import served, unsaved
+from kcp.api.documents import served
 from kcp.api.options import WriteOptions, object_revision
 from kcp.api.results import ObjectResult
+from kcp.api.transaction import Plan, Planner, Rules, Write, Written, transact
 from kcp.apis.certificates import set_requestor
 from kcp.apis.kind import Json, Kind
 from kcp.base.clock import microseconds
-from kcp.machinery.document import Document, normal, splice_revision
+from kcp.machinery.document import normal, splice_revision
 from kcp.machinery.errors import (
     AlreadyExists,
     ApiError,
@@ -36,53 +34,29 @@ from kcp.machinery.errors import (
     Forbidden,
     Invalid,
     NotFound,
-    ServiceUnavailable,
     go_quote,
     invalid,
 )
-from kcp.machinery.gvk import group_resource
+from kcp.machinery.gvk import GroupVersion, GroupVersionKind, group_resource
 from kcp.machinery.meta import validate_object_meta, validate_object_meta_update
 from kcp.machinery.names import generate_name
 from kcp.machinery.patch.apply import update_managed_fields
 from kcp.machinery.schema.compile import schema_for
 from kcp.machinery.times import format_time
 from kcp.store.protocol import (
-    Committed,
-    Fenced,
     Head,
     Keep,
-    Key,
-    Op,
-    Operation,
     Put,
     Record,
     Remove,
-    TooLarge,
-    Unavailable,
 )
 
 GENERATE_ATTEMPTS = 8
-REPLANS = 8
 LEASES = "leases.coordination.k8s.io"
 REQUESTS = "certificatesigningrequests.certificates.k8s.io"
 NAMESPACE_MISMATCH = "the namespace of the provided object does not match the namespace sent on the request"
 _SERVER_SET = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion")  # fmt: skip
 _KEPT_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
-
-Verdict = Put | Remove | Keep
-
-
-@attrs.frozen(slots=True)
-class Rules:
-    """What an update through one door may change, and what must then hold.
-
-    `prepare` (kind, new, old) puts back what this door does not open; `validate` gives field errors.
-    `raises_generation`: whether a changed spec counts as a new generation.
-    """
-
-    prepare: Callable[[Kind, Json, Json], None]
-    validate: Callable[[Kind, Json, Json], list[FieldError]]
-    raises_generation: bool = True
 
 
 def _prepare_main(kind: Kind, new: Json, old: Json) -> None:
@@ -117,58 +91,6 @@ MAIN = Rules(_prepare_main, lambda kind, new, old: kind.strategy.validate_update
 STATUS = Rules(_prepare_status, lambda kind, new, old: kind.strategy.validate_status(new, old), False)
 
 
-@attrs.frozen(slots=True)
-class Write:
-    """One write request: the server's parts, who asks, of what kind, through which door."""
-
-    server: Server
-    call: Call
-    kind: Kind
-    options: WriteOptions
-    moment: datetime
-    now: str
-    namespace: str
-    subresource: str = ""
-    rules: Rules = MAIN
-    applied: bool = False
-    """Server-side apply: managedFields are already those of the result."""
-
-    def key(self, name: str) -> Key:
-        return Key(self.kind.resource, self.namespace, name)
-
-
-@attrs.frozen(slots=True)
-class Plan:
-    """What to do to one object. `attributes` are what exact plugins are asked about inside the writer.
-
-    `finish`, when given, makes the Put there (addresses are allocated against the head).
-    """
-
-    verdict: Verdict
-    attributes: AdmissionAttributes | None = None
-    finish: Callable[[Head], Put] | None = None
-
-
-Planner = Callable[[Record | None, Head], Plan]
-
-
-@attrs.frozen(slots=True)
-class Written:
-    """The outcome of a write, in the stored version. `op` is None when nothing changed."""
-
-    document: Document
-    revision: int
-    op: Op | None
-
-    @property
-    def removed(self) -> bool:
-        return self.op is Op.DELETED
-
-
-class Replan(Exception):
-    """Raised inside the writer when the objects that must change together are not those planned for."""
-
-
 def begin(
     server: Server,
     call: Call,
@@ -182,7 +104,7 @@ def begin(
     namespace = call.info.namespace if kind.namespaced else ""
     moment = server.clock.now()
     return Write(
-        server, call, kind, options, moment, format_time(moment), namespace, subresource, rules, applied
+        server, call, kind, options, moment, format_time(moment), namespace, rules, subresource, applied
     )
 
 
@@ -209,109 +131,6 @@ def attributes_of(
         dry_run=write.options.dry_run,
         warn=write.call.warn,
     )
-
-
-# --- the transaction ---------------------------------------------------------------------------------------------
-
-
-def _same(current: Record | None, seen: Record | None) -> bool:
-    if current is None or seen is None:
-        return current is seen
-    return current.rv == seen.rv
-
-
-def _settle(write: Write, plan: Plan, head: Head) -> Sequence[Companion]:
-    if plan.attributes is None:
-        return ()
-    return write.server.admission.settle(plan.attributes, head)
-
-
-def _verdict(plan: Plan, head: Head) -> Verdict:
-    return plan.verdict if plan.finish is None else plan.finish(head)
-
-
-def store_failure(error: Exception) -> Exception:
-    """A failure of the store as the client sees it; any other error unchanged."""
-    if isinstance(error, TooLarge):
-        return ApiError("etcdserver: request is too large")
-    if isinstance(error, Unavailable):
-        return ServiceUnavailable(f"the store is unavailable: {error}")
-    if isinstance(error, Fenced):
-        return Conflict(f"leader election lost: {error}")
-    return error
-
-
-async def append_together(write: Write, operation: Operation, companions: Sequence[Companion]) -> Committed:
-    """Commit one operation, with its companions in one transaction. Raises what refuses it."""
-    store = write.server.store
-    try:
-        if not companions:
-            return await store.append(operation)
-        others = [Operation(c.key, c.change, operation.cause, operation.fence) for c in companions]
-        outcomes = await store.append_all([operation, *others], atomic=True)
-    except (TooLarge, Unavailable, Fenced) as error:
-        raise store_failure(error) from error
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise store_failure(outcome)
-    first = outcomes[0]
-    assert isinstance(first, Committed)
-    return first
-
-
-def _rehearse(verdict: Verdict, seen: Record | None) -> Written:
-    """The outcome of a dry run."""
-    if isinstance(verdict, Put):
-        rv = seen.rv if seen is not None else 0
-        return Written(unsaved(verdict.body, verdict.value, rv), rv, Op.MODIFIED if seen else Op.ADDED)
-    assert seen is not None
-    return Written(seen.document, seen.rv, Op.DELETED if isinstance(verdict, Remove) else None)
-
-
-async def transact(write: Write, name: str, planner: Planner, extra: Sequence[Companion] = ()) -> Written:
-    """Plan on what is published, commit what still fits. `extra` changes are made in the same transaction.
-
-    Raises what the planner or an exact plugin raises.
-    """
-    key, store = write.key(name), write.server.store
-    for _ in range(REPLANS):
-        seen = store.get(key)
-        first = planner(seen, store)
-        companions = _settle(write, first, store)
-        if write.options.dry_run:
-            return _rehearse(_verdict(first, store), seen)
-        try:
-            committed = await append_together(
-                write, _operation(write, key, planner, seen, first, companions), [*companions, *extra]
-            )
-        except Replan:
-            continue
-        record = committed.record
-        assert record is not None, "a write of an object that exists leaves a record"
-        return Written(record.document, committed.rv, committed.op)
-    raise Conflict.of(write.kind.group, write.kind.plural, name)
-
-
-def _operation(
-    write: Write,
-    key: Key,
-    planner: Planner,
-    seen: Record | None,
-    first: Plan,
-    companions: Sequence[Companion],
-) -> Operation:
-    keys = [companion.key for companion in companions]
-
-    def change(current: Record | None, head: Head) -> Verdict:
-        plan = first if _same(current, seen) else planner(current, head)
-        if [companion.key for companion in _settle(write, plan, head)] != keys:
-            raise Replan
-        return _verdict(plan, head)
-
-    return Operation(key, change, write.call.cause, write.call.fence)
-
-
-# --- what creates and updates share --------------------------------------------------------------------------------
 
 
 def match_namespace(write: Write, metadata: Json) -> None:
@@ -348,9 +167,16 @@ def _drop_duplicate_owners(write: Write, metadata: Json) -> None:
         )
 
 
+def _gvk_of(obj: Json) -> GroupVersionKind:
+    version = GroupVersion.parse(obj["apiVersion"])
+    return GroupVersionKind(version.group, version.version, obj["kind"])
+
+
 def _with_managed_fields(write: Write, live: Json | None, obj: Json) -> Json:
+    """Ownership is recorded in the stored version, whose field names the object has."""
     kind = write.kind
-    schema = schema_for(kind.gvk)
+    gvk = kind.gvk if kind.to_storage is None else _gvk_of(obj)
+    schema = schema_for(gvk)
     if write.applied or schema is None:
         return obj
     return update_managed_fields(
@@ -359,7 +185,7 @@ def _with_managed_fields(write: Write, live: Json | None, obj: Json) -> Json:
         schema=schema,
         manager=write.options.manager,
         subresource=write.subresource,
-        api_version=kind.api_version,
+        api_version=gvk.api_version,
         now=write.moment,
         reset_fields=kind.strategy.reset_fields.get(write.subresource, ()),
     )
@@ -411,9 +237,6 @@ def authorize_create(write: Write, name: str) -> None:
     where = f' in the namespace "{write.namespace}"' if write.namespace else " at the cluster scope"
     why = f'User "{user.name}" cannot create resource "{kind.plural}" in API group "{kind.group}"{where}'
     raise Forbidden.of(kind.group, kind.plural, name, f"{why}: {reason}" if reason else why)
-
-
-# --- create --------------------------------------------------------------------------------------------------------
 
 
 def draft(write: Write, obj: Json) -> Json:
@@ -497,9 +320,6 @@ async def create(write: Write, obj: Json) -> Written:
         f"{what} {go_quote(name)} {text}",
         details={"name": name, "kind": write.kind.plural, "retryAfterSeconds": 1},
     )
-
-
-# --- update --------------------------------------------------------------------------------------------------------
 
 
 def _check_identity(write: Write, metadata: Json, current: Record) -> None:

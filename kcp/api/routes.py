@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from kcp.api.context import Call, Server
-from kcp.api.registry import Rules
 from kcp.api.subresources import (
     binding,
     eviction,
@@ -22,6 +21,7 @@ from kcp.api.subresources import (
     token,
 )
 from kcp.api.subresources.approval import approval_rules
+from kcp.api.transaction import Rules
 from kcp.api.verbs import connect, create, delete, get, list, patch, update, watch
 from kcp.machinery.errors import MethodNotAllowed, NotFound
 

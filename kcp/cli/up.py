@@ -23,6 +23,9 @@ SETTINGS_FILE = "kcp.toml"
     "--data", metavar="DIR", help="Directory of the log, the keys and the kubeconfig.  [default: .kcp]"
 )
 @click.option("--listen", metavar="HOST:PORT", help="Serve HTTPS here.  [default: 127.0.0.1:6443]")
+@click.option(
+    "--advertise", metavar="IP", help="Endpoint of the Service kubernetes.  [default: this machine]"
+)
 @click.option("--store", metavar="URL", help="Event log; the default is SQLite in the data directory.")
 @click.option(
     "--nodes", type=click.IntRange(0, 20_000), metavar="N", help="Simulated nodes to run.  [default: 0]"

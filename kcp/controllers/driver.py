@@ -90,6 +90,8 @@ class ControllerRun:
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     externals: Mapping[str, External] = attrs.field(factory=dict)
     epoch: Callable[[], int] = lambda: 0
+    recorded: int = 0
+    """Rows written for this controller in this life of the store, by runs before this one too."""
     view: Readers = attrs.field(init=False)
     watched: dict[str, SharedInformer] = attrs.field(factory=dict)
     _readers: dict[str, Any] = attrs.field(factory=dict)
@@ -100,7 +102,7 @@ class ControllerRun:
     _last_frontier: dict[str, int] = attrs.field(factory=dict)
     _code_hash: str = ""
     _config_hash: str = ""
-    _recorded: int = 0
+    _rows: int = 0
     decisions: int = 0
     busy: int = 0
 
@@ -331,12 +333,13 @@ class ControllerRun:
         self.queue.add_rate_limited(key)
 
     def _record(self, trace: Trace, started_s: float) -> None:
-        whole = self._recorded % WHOLE_FRONTIER_EVERY == 0
+        whole = self._rows % WHOLE_FRONTIER_EVERY == 0
         changed = {r: rv for r, rv in trace.frontier.items() if whole or self._last_frontier.get(r) != rv}
-        changed["#"] = self._recorded
+        changed["#"] = self.recorded
         if whole:
             changed["*"] = 1
-        self._recorded += 1
+        self.recorded += 1
+        self._rows += 1
         self._last_frontier = trace.frontier
         revisions = sorted(written_revisions(trace.effects))
         self.sink.record(

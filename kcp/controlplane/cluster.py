@@ -36,7 +36,7 @@ from kcp.base.tasks import restart_with_backoff
 from kcp.client.cache.shared_informer import InformerFactory
 from kcp.client.client import Client
 from kcp.client.recorder import EventRecorder
-from kcp.client.transport import InProcessTransport
+from kcp.client.transport import InProcessTransport, Transport
 from kcp.client.workqueue.rate_limiting import RateLimitingQueue
 from kcp.controllers import effects as fx
 from kcp.controllers.driver import ControllerRun
@@ -78,11 +78,13 @@ class ClusterOptions:
     controllers: tuple[Controller, ...] = CONTROLLERS
     scheduler: bool = True
     controller_settings: Mapping[str, Mapping[str, Any]] = {}
+    wrap_transport: Callable[[InProcessTransport], Transport] = lambda transport: transport
+    """Puts something between every component and the API: where a simulation lets requests and watches fail."""
 
 
 @attrs.define
 class Cluster:
-    """Owned by the task that runs `run`."""
+    """Owned by the task that runs `run`. `restart` ends a component as a crash would; it starts with empty caches."""
 
     store: Store
     clock: Clock
@@ -92,24 +94,36 @@ class Cluster:
     server: Server
     handler: Handler
     sink: LogSink
-    informers: InformerFactory
+    informers: InformerFactory = attrs.field(init=False)
     runs: list[ControllerRun] = attrs.field(factory=list)
+    _components: dict[str, anyio.CancelScope] = attrs.field(factory=dict)
 
     @classmethod
     def build(cls, store: Store, clock: Clock, entropy: Entropy, options: ClusterOptions) -> Cluster:
         catalog = build_catalog()
         server = build_server(store, clock, entropy, catalog, options)
-        handler = app.build(server)
-        informers = InformerFactory(
-            Client(InProcessTransport(handler, CONTROLLER_MANAGER, "kube-controller-manager"), catalog),
-            clock=clock,
-            entropy=entropy.stream("informers"),
-        )
-        return cls(store, clock, entropy, options, catalog, server, handler, LogSink(store), informers)
+        return cls(store, clock, entropy, options, catalog, server, app.build(server), LogSink(store))
+
+    def __attrs_post_init__(self) -> None:
+        self.informers = self._new_informers()
+
+    def _new_informers(self) -> InformerFactory:
+        client = self.client(CONTROLLER_MANAGER, "kube-controller-manager")
+        return InformerFactory(client, clock=self.clock, entropy=self.entropy.stream("informers"))
 
     def client(self, user: UserInfo, user_agent: str = "kcp") -> Client:
         """A client with that identity, through the same door as everyone."""
-        return Client(InProcessTransport(self.handler, user, user_agent), self.catalog)
+        transport = InProcessTransport(self.handler, user, user_agent)
+        return Client(self.options.wrap_transport(transport), self.catalog)
+
+    @property
+    def components(self) -> list[str]:
+        """What can be restarted."""
+        return list(self._components)
+
+    def restart(self, component: str) -> None:
+        """End a component where it stands and start it anew, with nothing but the log to go by."""
+        self._components[component].cancel()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run everything until cancelled. Started: bootstrap objects exist, caches are filled, nodes are registered."""
@@ -131,20 +145,40 @@ class Cluster:
             await self.store.run()
 
     async def _start(self, group: anyio.abc.TaskGroup) -> None:
-        for controller in self.options.controllers:
-            recorder = self._recorder(service_account(controller.identity), controller.name)
-            group.start_soon(self._forever, f"{controller.name} events", recorder.run)
-            self.runs.append(self._controller_run(controller, recorder))
+        started = anyio.Event()
+        group.start_soon(self._component, "kube-controller-manager", self._run_controllers, started)
+        await started.wait()
         self._note_start()
-        for run in self.runs:
-            group.start_soon(self._forever, run.controller.name, run.run)
-        group.start_soon(self._forever, "informers", self.informers.run)
+
+    async def _component(self, name: str, run: Callable[[anyio.Event], Any], started: anyio.Event) -> None:
+        """Run a component, each time anew after `restart`. `run` sets `started` once it is put together."""
+        while True:
+            with anyio.CancelScope() as self._components[name]:
+                await run(started)
+
+    async def _run_controllers(self, started: anyio.Event) -> None:
+        """All controllers on one set of caches."""
+        rows = {run.controller.name: run.recorded for run in self.runs}
+        if self.runs:
+            self.informers = self._new_informers()
+        self.runs = []
+        async with anyio.create_task_group() as group:
+            for controller in self.options.controllers:
+                recorder = self._recorder(service_account(controller.identity), controller.name)
+                group.start_soon(self._forever, f"{controller.name} events", recorder.run)
+                run = self._controller_run(controller, recorder, rows.get(controller.name, 0))
+                self.runs.append(run)
+                group.start_soon(self._forever, controller.name, run.run)
+            group.start_soon(self._forever, "informers", self.informers.run)
+            started.set()
 
     async def _forever(self, name: str, run: Callable[[], Any]) -> None:
         """A component that crashes is restarted alone, with backoff."""
         await restart_with_backoff(name, run, backoff=Backoff(0.2, 2.0, 30.0), clock=self.clock)
 
-    def _controller_run(self, controller: Controller, recorder: EventRecorder) -> ControllerRun:
+    def _controller_run(
+        self, controller: Controller, recorder: EventRecorder, recorded: int
+    ) -> ControllerRun:
         def write_event(effect: fx.Event) -> None:
             recorder.event(
                 effect.regarding,
@@ -168,6 +202,7 @@ class Cluster:
             write_event=write_event,
             resources=self.resources,
             settings=settings,
+            recorded=recorded,
         )
 
     def _recorder(self, user: UserInfo, component: str, host: str = "") -> EventRecorder:
@@ -181,7 +216,9 @@ class Cluster:
 
     def _note_start(self) -> None:
         """What replay needs to know about this process."""
-        settings = {r.controller.name: {k: v for k, v in r.settings.items() if k != "resources"} for r in self.runs}
+        settings = {
+            r.controller.name: {k: v for k, v in r.settings.items() if k != "resources"} for r in self.runs
+        }
         self.store.record(
             Input("start", {"epoch": self.store.epoch, "resources": self.resources(), "settings": settings})
         )

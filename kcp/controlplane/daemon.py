@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import anyio
@@ -12,6 +12,7 @@ import attrs
 
 from kcp.api.context import ServerSettings
 from kcp.apis.semantics.facts import FACTS
+from kcp.base import memory
 from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy, SystemEntropy
 from kcp.controlplane import pki
@@ -19,7 +20,7 @@ from kcp.controlplane.cluster import Cluster, ClusterOptions
 from kcp.controlplane.settings import DaemonSettings
 from kcp.store.facts import projections
 from kcp.store.open import open_store
-from kcp.wire.server import ServerTls, address, bind, serve
+from kcp.wire.server import ServerTls, address, bind, primary_address, serve
 
 START_TIMEOUT_S = 60.0
 
@@ -71,6 +72,7 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
         with anyio.CancelScope() as serving:
             group.start_soon(_stop_on_signal, serving)
             certificate, key = keys.serving_paths
+            memory.settle()
             await serve(
                 cluster.handler,
                 sockets=[sock],
@@ -100,7 +102,9 @@ def _keys(data_dir: Path, host: str, settings: DaemonSettings, clock: Clock, ent
 def _options(settings: DaemonSettings, keys: pki.Pki, host: str, port: int) -> ClusterOptions:
     return ClusterOptions(
         server=ServerSettings(
-            service_cidr=settings.service_cidr, external_address=_reachable(host), external_port=port
+            service_cidr=settings.service_cidr,
+            external_address=settings.advertise or _advertised(host),
+            external_port=port,
         ),
         client_ca_pem=keys.authority.certificate_pem,
         service_account_key=keys.service_account_key,
@@ -114,3 +118,9 @@ def _options(settings: DaemonSettings, keys: pki.Pki, host: str, port: int) -> C
 def _reachable(host: str) -> str:
     """The address that clients on this machine use for a listener on all addresses."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _advertised(host: str) -> str:
+    """What others are told: Kubernetes takes no loopback address for an endpoint."""
+    anywhere = host in ("0.0.0.0", "::") or ip_address(host).is_loopback
+    return primary_address() if anywhere else host

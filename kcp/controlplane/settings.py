@@ -13,6 +13,9 @@ class DaemonSettings:
 
     data: str = setting(".kcp", "Directory of the log, the keys and the kubeconfig.")
     listen: str = setting("127.0.0.1:6443", "Address and port to serve HTTPS on; port 0 takes a free one.")
+    advertise: str = setting(
+        "", "Endpoint of the Service kubernetes; empty means this machine's own address."
+    )
     store: str = setting("", "URL of the event log; empty means SQLite in the data directory.")
     nodes: int = setting(0, "How many simulated nodes to run.")
     node_cpu: str = setting("4", "CPUs of each simulated node.")

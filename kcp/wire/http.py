@@ -38,7 +38,9 @@ class Request:
     """The connection, for verbs that take it over (exec, attach, port-forward); None otherwise."""
 
     def header(self, name: str, default: str = "") -> str:
-        return self.headers.get(name, default)
+        """The value of a header; the first one when it was sent several times."""
+        value = self.headers.get(name, default)
+        return value if "\n" not in value else value.partition("\n")[0]
 
     def values(self, name: str) -> list[str]:
         """All values of a header, in the order sent."""

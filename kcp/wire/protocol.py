@@ -282,13 +282,23 @@ class Exchange:
             transport.close()
         cycle.on_response()
 
-    def accept(self, headers: Sequence[tuple[str, str]]) -> Tunnel:
-        """Answer 101 and hand the connection to the caller, who closes it."""
+    def accept(self, headers: Sequence[tuple[str, str]], *, cancel_when_lost: bool = False) -> Tunnel:
+        """Answer 101 and hand the connection to the caller, who closes it.
+
+        `cancel_when_lost` cancels the calling task when the peer goes away, for callers that never read.
+        """
         assert self.upgrade_protocol, "no upgrade was asked for"
         protocol, cycle = self.protocol, self.cycle
         lines = [("upgrade", self.upgrade_protocol), ("connection", "Upgrade"), *headers]
         cycle.response_started = cycle.response_complete = True
-        tunnel = Tunnel(protocol.transport, protocol.early, protocol.connections.discard)
+        task = asyncio.current_task() if cancel_when_lost else None
+
+        def lost(tunnel: Tunnel) -> None:
+            protocol.connections.discard(tunnel)
+            if task is not None:
+                task.cancel()
+
+        tunnel = Tunnel(protocol.transport, protocol.early, lost)
         protocol.connections.discard(protocol)
         protocol.connections.add(tunnel)  # type: ignore[arg-type]
         protocol.transport.set_protocol(tunnel)

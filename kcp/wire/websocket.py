@@ -52,11 +52,15 @@ def choose(offered: Sequence[str], supported: Sequence[str]) -> str | None:
 
 
 def accept(
-    request: Request, supported: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
+    request: Request,
+    supported: Sequence[str] = (),
+    headers: Sequence[tuple[str, str]] = (),
+    *,
+    cancel_when_lost: bool = False,
 ) -> WebSocket:
     """Become a WebSocket, speaking the client's first subprotocol among `supported`.
 
-    Raises HandshakeError when the handshake is malformed or no offered subprotocol is supported.
+    `cancel_when_lost` as in `Exchange.accept`. Raises HandshakeError when the handshake is malformed or no offered subprotocol is supported.
     """
     key = request.header("sec-websocket-key")
     if not key or request.header("sec-websocket-version") != "13":
@@ -68,7 +72,9 @@ def accept(
     if chosen:
         lines.append(("sec-websocket-protocol", chosen))
     assert isinstance(request.upgrade, Exchange)
-    return WebSocket(request.upgrade.accept(lines), ConnectionType.SERVER, chosen)
+    return WebSocket(
+        request.upgrade.accept(lines, cancel_when_lost=cancel_when_lost), ConnectionType.SERVER, chosen
+    )
 
 
 def handshake_headers(key: bytes, subprotocols: Sequence[str]) -> dict[str, str]:

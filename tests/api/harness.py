@@ -110,7 +110,7 @@ class Api:
             call.kind = self.server.catalog.by_resource(info.group, info.version, info.resource)
         return _answer(await handler_for(call)(self.server, call), call)
 
-    async def create(self, path: str, obj: Json, **more: Any) -> Json:
+    async def create(self, path: str, obj: Json | bytes, **more: Any) -> Json:
         value: Json = (await self.call("POST", path, obj, **more)).value
         return value
 
@@ -145,7 +145,9 @@ class Api:
 
 
 @asynccontextmanager
-async def running_api(*, bootstrapped: bool = False, settings: ServerSettings | None = None) -> AsyncIterator[Api]:
+async def running_api(
+    *, bootstrapped: bool = False, settings: ServerSettings | None = None
+) -> AsyncIterator[Api]:
     """A server on a memory store, with the namespaces `default` and its account, or with all of the bootstrap."""
     clock, entropy, authorizer = VirtualClock(), SeededEntropy(1), Allowing()
     settings = settings or ServerSettings()

@@ -10,14 +10,15 @@ import pytest
 
 from kcp.api import routes
 from kcp.api.auth.protocol import MASTERS
+from kcp.api.auth.reviews import REVIEWS
 from kcp.api.auth.setup import setup
 from kcp.api.auth.tokens import StaticTokens
 from kcp.api.context import Call, Server, ServerSettings
 from kcp.base.clock import VirtualClock
 from kcp.machinery.gvk import GroupVersionKind
-from kcp.store.protocol import Key, Store
+from kcp.store.protocol import Key, Operation, Remove, Store
 from kcp.wire.http import Handler, Request, Response
-from tests.api.support import api, as_json, binding, cluster_role, rule, user
+from tests.api.support import CATALOG, api, as_json, binding, cluster_role, rule, user
 
 Json = dict[str, Any]
 TOKENS = StaticTokens.parse('root,root,0,"system:masters"\nalice,alice,1,dev\n')
@@ -132,7 +133,7 @@ async def test_impersonation_acts_as_the_other_and_needs_permission() -> None:
 
 async def test_every_answer_has_its_headers() -> None:
     async with api(auth=with_tokens) as (_, handler):
-        response = await ask(handler, "GET", "/api/v1/pods", audit_id="mine")
+        response = await ask(handler, "GET", "/api/v1/pods", audit_id="mine\nsent twice")
         assert response.header("audit-id") == "mine"
         assert response.header("cache-control") == "no-cache, private"
         assert len((await ask(handler, "GET", "/version")).header("audit-id")) == 36
@@ -209,14 +210,14 @@ async def _break(server: Server, call: Call) -> Any:
 
 
 async def test_a_request_that_takes_too_long_is_504(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(routes.VERBS, "list", _hang)  # type: ignore[arg-type]
+    monkeypatch.setitem(routes.VERBS, "list", _hang)
     async with api(auth=with_tokens, settings=ServerSettings(request_timeout_s=0.02)) as (_, handler):
         response = await ask(handler, "GET", "/api/v1/pods", "root")
         assert (response.status, as_json(response)["reason"]) == (504, "Timeout")
 
 
 async def test_a_broken_verb_is_500_and_the_server_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(routes.VERBS, "list", _break)  # type: ignore[arg-type]
+    monkeypatch.setitem(routes.VERBS, "list", _break)
     async with api(auth=with_tokens) as (_, handler):
         response = await ask(handler, "GET", "/api/v1/pods", "root")
         assert (response.status, as_json(response)["reason"]) == (500, "InternalError")
@@ -224,7 +225,7 @@ async def test_a_broken_verb_is_500_and_the_server_lives_on(monkeypatch: pytest.
 
 
 async def test_requests_in_flight_are_limited_reads_and_writes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(routes.VERBS, "list", _hang)  # type: ignore[arg-type]
+    monkeypatch.setitem(routes.VERBS, "list", _hang)
     settings = ServerSettings(max_requests_inflight=1, max_mutating_requests_inflight=1)
     reader = [
         rbac_object(cluster_role("r", rule("*", "*", "*"))),
@@ -308,11 +309,26 @@ async def test_requests_are_counted() -> None:
 
 
 def test_the_catalog_knows_the_kinds_that_reviews_answer() -> None:
-    from kcp.api.auth.reviews import REVIEWS
-    from kcp.apis.catalog import build_catalog
-
-    catalog = build_catalog()
     for group, kind in REVIEWS:
-        found = catalog.by_kind(group, "v1", kind)
+        found = CATALOG.by_kind(group, "v1", kind)
         assert found is not None
         assert found.gvk == GroupVersionKind(group, "v1", kind)
+
+
+async def test_a_node_reads_the_secrets_of_its_pods_while_they_are_there() -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "d"},
+        "spec": {"nodeName": "n1", "volumes": [{"name": "v", "secret": {"secretName": "s"}}]},
+    }
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "d"}}
+    async with api(NAMESPACE, pod, secret) as (server, handler):
+
+        async def read(node: str) -> int:
+            identity = user(f"system:node:{node}", "system:nodes")
+            return (await handler(Request("GET", "/api/v1/namespaces/d/secrets/s", identity=identity))).status
+
+        assert [await read("n1"), await read("n2")] == [200, 403]
+        await server.store.append(Operation(Key("pods", "d", "p"), lambda current, head: Remove()))
+        assert await read("n1") == 403

@@ -123,3 +123,9 @@ def test_unchanged_documents_are_not_sent_again_until_the_catalog_changes() -> N
 def test_what_is_not_served() -> None:
     assert discovery().serve(Request("GET", "/apis/nonsense")) is None
     assert not discovery().serves("apps", "v1beta1")
+
+
+def test_yaml_on_request() -> None:
+    response = get(discovery(), "/apis/apps", "application/yaml")
+    assert response.header("content-type") == "application/yaml"
+    assert response.body.startswith(b"apiVersion: v1\nkind: APIGroup\n")

@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from kcp.api.auth.protocol import UserInfo
+from kcp.base.entropy import SeededEntropy
 from kcp.machinery.errors import (
     AlreadyExists,
     ApiError,
@@ -17,6 +18,19 @@ from kcp.machinery.errors import (
 )
 from kcp.store.protocol import Key, Op
 from tests.api.harness import CONFIG_MAPS, DEPLOYMENTS, PODS, config_map, deployment, pod, running_api
+from tests.api.requests import signing_request
+
+
+class Suffixes(SeededEntropy):
+    """Draws the suffixes it is told to."""
+
+    def __init__(self, suffixes: list[str]) -> None:
+        super().__init__(1)
+        self._suffixes = suffixes
+
+    def name_suffix(self, length: int = 5) -> str:
+        return self._suffixes.pop(0)
+
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 EVENTS = "/api/v1/namespaces/default/events"
@@ -58,7 +72,7 @@ async def test_resource_version_on_create_is_refused() -> None:
     async with running_api() as api:
         obj = config_map()
         obj["metadata"]["resourceVersion"] = "5"
-        with pytest.raises(ApiError, match="^resourceVersion should not be set on objects to be created$"):
+        with pytest.raises(ApiError, match=r"^resourceVersion should not be set on objects to be created$"):
             await api.create(CONFIG_MAPS, obj)
 
 
@@ -75,20 +89,19 @@ async def test_another_namespace_than_the_path_is_refused() -> None:
 
 async def test_names_are_required_generated_and_unique() -> None:
     async with running_api() as api:
-        with pytest.raises(Invalid, match="metadata.name: Required value: name or generateName is required"):
+        with pytest.raises(Invalid, match=r"metadata.name: Required value: name or generateName is required"):
             await api.create(CONFIG_MAPS, {"metadata": {}})
         names = {(await api.create(PODS, pod("web-")))["metadata"]["name"] for _ in range(5)}
         assert len(names) == 5
         assert all(name.startswith("web-") and len(name) == 9 for name in names)
         await api.create(CONFIG_MAPS, config_map())
-        with pytest.raises(AlreadyExists, match='^configmaps "settings" already exists$'):
+        with pytest.raises(AlreadyExists, match=r'^configmaps "settings" already exists$'):
             await api.create(CONFIG_MAPS, config_map())
 
 
 async def test_a_generated_name_that_is_taken_is_tried_again() -> None:
     async with running_api() as api:
-        suffixes = iter(["aaaaa", "aaaaa", "bbbbb"])
-        api.server.entropy.name_suffix = lambda length=5: next(suffixes)  # type: ignore[method-assign]
+        api.server.entropy = Suffixes(["aaaaa", "aaaaa", "bbbbb"])
         base = {"metadata": {"generateName": "c-"}}
         assert (await api.create(CONFIG_MAPS, base))["metadata"]["name"] == "c-aaaaa"
         assert (await api.create(CONFIG_MAPS, base))["metadata"]["name"] == "c-bbbbb"
@@ -96,9 +109,9 @@ async def test_a_generated_name_that_is_taken_is_tried_again() -> None:
 
 async def test_generated_names_run_out() -> None:
     async with running_api() as api:
-        api.server.entropy.name_suffix = lambda length=5: "aaaaa"  # type: ignore[method-assign]
+        api.server.entropy = Suffixes(["aaaaa"] * 9)
         await api.create(CONFIG_MAPS, {"metadata": {"generateName": "c-"}})
-        with pytest.raises(AlreadyExists, match="was not able to generate a unique name for the object"):
+        with pytest.raises(AlreadyExists, match=r"was not able to generate a unique name for the object"):
             await api.create(CONFIG_MAPS, {"metadata": {"generateName": "c-"}})
 
 
@@ -106,8 +119,13 @@ async def test_an_invalid_object_names_every_fault() -> None:
     async with running_api() as api:
         with pytest.raises(Invalid) as caught:
             await api.create(CONFIG_MAPS, config_map("Bad_Name", **{"bad key": "x"}))
-        assert caught.value.message.startswith('ConfigMap "Bad_Name" is invalid: [metadata.name: Invalid value')
-        assert {cause["field"] for cause in caught.value.details["causes"]} == {"metadata.name", "data[bad key]"}
+        assert caught.value.message.startswith(
+            'ConfigMap "Bad_Name" is invalid: [metadata.name: Invalid value'
+        )
+        assert {cause["field"] for cause in caught.value.details["causes"]} == {
+            "metadata.name",
+            "data[bad key]",
+        }
 
 
 async def test_a_stale_resource_version_is_a_conflict() -> None:
@@ -150,14 +168,14 @@ async def test_some_kinds_are_created_by_an_update() -> None:
     async with running_api() as api:
         lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15}}
         assert (await api.call("PUT", f"{LEASES}/l", lease)).status == 201
-        with pytest.raises(NotFound, match='^configmaps "settings" not found$'):
+        with pytest.raises(NotFound, match=r'^configmaps "settings" not found$'):
             await api.update(f"{CONFIG_MAPS}/settings", config_map())
 
 
 async def test_creating_by_an_update_needs_the_right_to_create() -> None:
     async with running_api() as api:
         api.authorizer.denied.add(("create", "leases"))
-        with pytest.raises(Forbidden, match='cannot create resource "leases"'):
+        with pytest.raises(Forbidden, match=r'cannot create resource "leases"'):
             await api.update(f"{LEASES}/l", {"metadata": {"name": "l"}, "spec": {}})
 
 
@@ -222,7 +240,7 @@ async def test_the_last_finalizer_removes_an_object_under_deletion() -> None:
         assert marked["metadata"]["deletionTimestamp"] == "2026-01-01T00:00:00Z"
         assert marked["metadata"]["deletionGracePeriodSeconds"] == 0
         await api.patch(path, {"metadata": {"finalizers": ["example.com/b"]}})
-        with pytest.raises(Invalid, match="no new finalizers can be added if the object is being deleted"):
+        with pytest.raises(Invalid, match=r"no new finalizers can be added if the object is being deleted"):
             await api.patch(path, {"metadata": {"finalizers": ["example.com/b", "example.com/c"]}})
         await api.patch(path, {"metadata": {"finalizers": None}})
         assert api.stored("configmaps", "settings") is None
@@ -247,7 +265,7 @@ async def test_renewing_a_lease_writes_no_event() -> None:
     async with running_api() as api:
         lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15}}
         await api.create(LEASES, lease)
-        seen = []
+        seen: list[Op] = []
         unlisten = api.store.listen(lambda events: seen.extend(event.op for event in events))
         await api.patch(f"{LEASES}/l", {"spec": {"renewTime": "2026-01-01T00:00:01.000000Z"}})
         await api.patch(f"{LEASES}/l", {"spec": {"holderIdentity": "b"}})
@@ -288,8 +306,6 @@ async def test_an_event_is_served_in_both_groups() -> None:
 
 async def test_the_requestor_of_a_certificate_is_who_asked() -> None:
     async with running_api() as api:
-        from tests.api.requests import signing_request
-
         alice = UserInfo("alice", "u1", ("staff",))
         path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
         created = await api.create(path, signing_request("alice"), user=alice)

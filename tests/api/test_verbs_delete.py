@@ -12,7 +12,9 @@ from tests.api.harness import CONFIG_MAPS, DEPLOYMENTS, PODS, Api, config_map, d
 
 async def _bound_pod(api: Api, name: str = "web") -> None:
     await api.create(PODS, pod(name))
-    await api.create(f"{PODS}/{name}/binding", {"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}})
+    await api.create(
+        f"{PODS}/{name}/binding", {"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}}
+    )
 
 
 async def test_deleting_answers_with_a_status() -> None:
@@ -102,7 +104,7 @@ async def test_preconditions_hold_or_conflict() -> None:
             'Operation cannot be fulfilled on ConfigMap "settings": the UID in the precondition (other) does not match'
             f" the UID in record ({metadata['uid']}). The object might have been deleted and then recreated"
         )
-        with pytest.raises(Conflict, match="The object might have been modified"):
+        with pytest.raises(Conflict, match=r"The object might have been modified"):
             await api.delete(path, preconditions={"resourceVersion": "1"})
         held = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
         await api.delete(path, preconditions=held)

@@ -95,7 +95,7 @@ async def test_a_revision_before_the_horizon_is_expired() -> None:
     async with running_api() as api:
         await _fill(api, 2)
         await api.store.move_horizon(api.store.rv)
-        with pytest.raises(Expired, match="The resourceVersion for the provided list is too old."):
+        with pytest.raises(Expired, match=r"The resourceVersion for the provided list is too old."):
             await api.list(CONFIG_MAPS, resourceVersion="2", resourceVersionMatch="Exact")
 
 
@@ -146,7 +146,7 @@ async def test_unknown_field_labels_are_refused_in_the_words_of_the_kind() -> No
         assert caught.value.message == (
             '"spec.foo" is not a known field selector: only "metadata.name", "metadata.namespace"'
         )
-        with pytest.raises(BadRequest, match='^field label "spec.foo" not supported for Job$'):
+        with pytest.raises(BadRequest, match=r'^field label "spec.foo" not supported for Job$'):
             await api.list("/apis/batch/v1/namespaces/default/jobs", fieldSelector="spec.foo=x")
 
 
@@ -172,11 +172,11 @@ async def test_a_revision_not_reached_times_out() -> None:
 
 async def test_what_is_not_served_is_said_so() -> None:
     async with running_api() as api:
-        with pytest.raises(NotFound, match='^pods "x" not found$'):
+        with pytest.raises(NotFound, match=r'^pods "x" not found$'):
             await api.get(f"{PODS}/x")
         with pytest.raises(MethodNotAllowed):
             await api.call("POST", "/api/v1/pods", pod())
         with pytest.raises(MethodNotAllowed):
             await api.call("DELETE", "/api/v1/namespaces")
-        with pytest.raises(NotFound, match="^the server could not find the requested resource$"):
+        with pytest.raises(NotFound, match=r"^the server could not find the requested resource$"):
             await api.call("GET", f"{PODS}/x/nonsense")

@@ -21,9 +21,12 @@ async def test_json_patch() -> None:
     async with running_api() as api:
         await api.create(CONFIG_MAPS, config_map(a="1"))
         path = f"{CONFIG_MAPS}/settings"
-        patch = [{"op": "test", "path": "/data/a", "value": "1"}, {"op": "add", "path": "/data/b", "value": "2"}]
+        patch = [
+            {"op": "test", "path": "/data/a", "value": "1"},
+            {"op": "add", "path": "/data/b", "value": "2"},
+        ]
         assert (await api.patch(path, patch, "json-patch+json"))["data"] == {"a": "1", "b": "2"}
-        with pytest.raises(Invalid, match="the server rejected our request due to an error in our request"):
+        with pytest.raises(Invalid, match=r"the server rejected our request due to an error in our request"):
             await api.patch(path, [{"op": "test", "path": "/data/a", "value": "9"}], "json-patch+json")
 
 
@@ -70,7 +73,7 @@ async def test_unknown_fields_of_a_patch_are_warned_of_or_refused() -> None:
 async def test_a_malformed_patch_is_a_bad_request() -> None:
     async with running_api() as api:
         await api.create(CONFIG_MAPS, config_map())
-        with pytest.raises(BadRequest, match="error decoding patch"):
+        with pytest.raises(BadRequest, match=r"error decoding patch"):
             await api.patch(f"{CONFIG_MAPS}/settings", b"{")
         with pytest.raises(BadRequest):
             await api.patch(f"{CONFIG_MAPS}/settings", [1])
@@ -93,7 +96,11 @@ async def test_apply_creates_then_updates() -> None:
     async with running_api() as api:
         path = f"{CONFIG_MAPS}/settings"
         first = await api.call(
-            "PATCH", path, config_map(a="1"), content_type=f"application/{APPLY}", params={"fieldManager": "me"}
+            "PATCH",
+            path,
+            config_map(a="1"),
+            content_type=f"application/{APPLY}",
+            params={"fieldManager": "me"},
         )
         assert first.status == 201
         [entry] = first.value["metadata"]["managedFields"]
@@ -113,7 +120,9 @@ async def test_apply_conflicts_with_other_managers_unless_forced() -> None:
         with pytest.raises(Conflict) as caught:
             await api.patch(path, config_map(a="2"), APPLY, params={"fieldManager": "two"})
         assert caught.value.has_cause("FieldManagerConflict")
-        forced = await api.patch(path, config_map(a="2"), APPLY, params={"fieldManager": "two", "force": "true"})
+        forced = await api.patch(
+            path, config_map(a="2"), APPLY, params={"fieldManager": "two", "force": "true"}
+        )
         assert forced["data"] == {"a": "2"}
 
 
@@ -125,12 +134,12 @@ async def test_apply_needs_a_manager_and_only_apply_may_be_forced() -> None:
         assert caught.value.message == (
             'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
         )
-        with pytest.raises(Invalid, match="force: Forbidden: may not be specified for non-apply patch"):
+        with pytest.raises(Invalid, match=r"force: Forbidden: may not be specified for non-apply patch"):
             await api.patch(path, {}, params={"force": "true"})
 
 
 async def test_apply_refuses_fields_outside_the_schema() -> None:
     async with running_api() as api:
         obj = {**deployment(), "spec": {**deployment()["spec"], "foo": 1}}
-        with pytest.raises(ApiError, match="field not declared in schema"):
+        with pytest.raises(ApiError, match=r"field not declared in schema"):
             await api.patch(f"{DEPLOYMENTS}/web", obj, APPLY, params={"fieldManager": "me"})

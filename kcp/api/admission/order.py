@@ -93,6 +93,8 @@ class _Selected:
     validating: tuple[Validating, ...]
     exact: tuple[Exact, ...]
     waiting: tuple[Waiting, ...]
+    leaves_gaps: bool
+    """Whether a mutating plugin may add what has defaults of its own; the built-in ones add whole things."""
 
 
 class AdmissionChain:
@@ -121,14 +123,15 @@ class AdmissionChain:
             tuple(plugin for plugin in caring if isinstance(plugin, Validating)),
             tuple(plugin for plugin in caring if isinstance(plugin, Exact)),
             tuple(plugin for plugin in caring if isinstance(plugin, Waiting)),
+            any(getattr(plugin, "leaves_gaps", False) for plugin in caring),
         )
 
     def mutate(self, attributes: Attributes) -> bool:
-        """The mutating phase. True when a plugin may have changed the object, so that defaults must run again."""
-        plugins = self._of(attributes).mutating
-        for plugin in plugins:
+        """The mutating phase. True when the object's defaults must run again afterwards."""
+        selected = self._of(attributes)
+        for plugin in selected.mutating:
             plugin.admit(attributes)
-        return bool(plugins)
+        return selected.leaves_gaps
 
     def validate(self, attributes: Attributes) -> None:
         for plugin in self._of(attributes).validating:

@@ -12,8 +12,11 @@ import attrs
 
 from kcp.api.context import Call, Server
 from kcp.api.options import manager_of_agent
-from kcp.store.protocol import Actor, Cause
+from kcp.machinery.errors import Conflict
+from kcp.store.protocol import Actor, Cause, Fence, Key, Store
 
+LEASES = "leases.coordination.k8s.io"
+FENCED_TEXT = "the lease that this write is fenced by is no longer held"
 _READS = frozenset({"get", "list", "watch"})
 
 
@@ -30,15 +33,40 @@ def _decision(cause: Any) -> int | None:
     return decision if isinstance(decision, int) else None
 
 
+def resolve_fence(store: Store, claim: Any) -> Fence:
+    """A leader's claim (namespace, name, uid, holder, epoch of its Lease) as the store checks it in the transaction.
+
+    Raises Conflict with cause LeaseFenced when the Lease says otherwise already.
+    """
+    if isinstance(claim, Fence):
+        return claim
+    key = Key(LEASES, claim.namespace, claim.name)
+    lease, held = store.get(key), store.lease_epoch(key)
+    if lease is None or held is None or lease.uid != claim.uid:
+        raise fenced(claim.name)
+    spec = lease.value.get("spec") or {}
+    if spec.get("holderIdentity") != claim.holder or (spec.get("leaseTransitions") or 0) != claim.epoch:
+        raise fenced(claim.name)
+    return Fence(*held)
+
+
+def fenced(name: str) -> Conflict:
+    error = Conflict.of("coordination.k8s.io", "leases", name, FENCED_TEXT)
+    error.details["causes"] = [{"reason": "LeaseFenced", "message": FENCED_TEXT}]
+    return error
+
+
 @attrs.define
 class Attribution:
+    store: Store
+
     @classmethod
     def of(cls, server: Server) -> Attribution:
-        del server
-        return cls()
+        return cls(server.store)
 
     def enter(self, call: Call) -> None:
-        call.fence = call.request.fence
+        if call.request.fence is not None:
+            call.fence = resolve_fence(self.store, call.request.fence)
         if call.info.verb in _READS and not call.info.subresource:
             return
         request = call.request

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from kcp.api.registry import STATUS, Rules
+from kcp.api.registry import STATUS
+from kcp.api.transaction import Rules
 from kcp.apis.certificates import (
     populate_condition_times,
     prepare_request_approval,

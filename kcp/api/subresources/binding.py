@@ -14,8 +14,9 @@ from kcp.api.auth.protocol import Attributes as Question
 from kcp.api.context import Call, Server
 from kcp.api.decoding import decode
 from kcp.api.options import write_options
-from kcp.api.registry import Plan, Planner, attributes_of, begin, store_failure, transact
+from kcp.api.registry import attributes_of, begin
 from kcp.api.results import Result, StatusResult
+from kcp.api.transaction import Plan, Planner, store_failure, transact
 from kcp.apis.kind import Json
 from kcp.machinery.document import normal
 from kcp.machinery.errors import (
@@ -150,9 +151,6 @@ async def create(server: Server, call: Call) -> Result:
 
 def _planner(target: Target, server: Server) -> Planner:
     return lambda current, head: Plan(bound(target, current, server))
-
-
-# --- the scheduler's batch ---
 
 
 def _may_bind(server: Server, call: Call) -> None:

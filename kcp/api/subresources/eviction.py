@@ -15,8 +15,9 @@ from kcp.api.context import Call, Server
 from kcp.api.decoding import decode
 from kcp.api.deletion import deleting
 from kcp.api.options import DeleteOptions, WriteOptions, delete_options, write_options
-from kcp.api.registry import Plan, Write, attributes_of, begin, not_found, transact
+from kcp.api.registry import attributes_of, begin, not_found
 from kcp.api.results import Result, StatusResult
+from kcp.api.transaction import Plan, Write, transact
 from kcp.apis.kind import Json
 from kcp.apis.semantics import pods
 from kcp.machinery.document import normal

@@ -6,8 +6,8 @@ Source: k8s v1.36 pkg/registry/core/namespace/strategy.go (namespaceFinalizeStra
 from __future__ import annotations
 
 from kcp.api.context import Call, Server
-from kcp.api.registry import Rules
 from kcp.api.results import Result
+from kcp.api.transaction import Rules
 from kcp.api.verbs import update
 from kcp.apis.core.namespace import prepare_finalize, validate_finalize
 

@@ -6,8 +6,8 @@ Source: k8s v1.36 pkg/registry/core/pod/strategy.go (podEphemeralContainersStrat
 from __future__ import annotations
 
 from kcp.api.context import Call, Server
-from kcp.api.registry import Rules
 from kcp.api.results import Result
+from kcp.api.transaction import Rules
 from kcp.api.verbs import patch, update
 from kcp.apis.core.pod import (
     prepare_ephemeral_containers,

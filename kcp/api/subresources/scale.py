@@ -10,8 +10,9 @@ from kcp.api.decoding import decode, unsupported_media
 from kcp.api.documents import private_copy
 from kcp.api.negotiation import body_media_type
 from kcp.api.options import object_revision, write_options
-from kcp.api.registry import MAIN, Write, Written, begin, update
+from kcp.api.registry import MAIN, begin, update
 from kcp.api.results import Result, StatusResult
+from kcp.api.transaction import Write, Written
 from kcp.api.verbs import get
 from kcp.api.verbs.patch import APPLY_PATCH, BUILT_IN, check_options, merge_decoded, read_patch
 from kcp.api.verbs.update import check_name

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from kcp.api.context import Call, Server
-from kcp.api.registry import STATUS, Rules
+from kcp.api.registry import STATUS
 from kcp.api.results import Result
 from kcp.api.subresources.approval import REQUESTS, status_rules
+from kcp.api.transaction import Rules
 from kcp.api.verbs import patch, update
 
 

@@ -12,8 +12,9 @@ from kcp.api.auth.service_account import Reference, TokenIssuer
 from kcp.api.context import Call, Server
 from kcp.api.decoding import decode
 from kcp.api.options import write_options
-from kcp.api.registry import Write, attributes_of, begin, not_found
+from kcp.api.registry import attributes_of, begin, not_found
 from kcp.api.results import Result, StatusResult
+from kcp.api.transaction import Write
 from kcp.apis.kind import Json
 from kcp.machinery.errors import (
     BadRequest,

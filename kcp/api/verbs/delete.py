@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from kcp.api.context import Call, Server
@@ -16,10 +17,12 @@ from kcp.api.options import (
     list_options,
     manager_of_agent,
 )
-from kcp.api.registry import Write, Written, begin, result_of, store_failure, transact
+from kcp.api.registry import attributes_of, begin, result_of
 from kcp.api.results import ListResult, Result, StatusResult
 from kcp.api.selection import select
+from kcp.api.transaction import Write, Written, store_failure, transact
 from kcp.api.verbs.list import matching
+from kcp.machinery.document import Document
 from kcp.machinery.errors import NotFound
 from kcp.machinery.gvk import GroupVersionKind
 from kcp.store.protocol import (
@@ -107,20 +110,27 @@ async def handle_collection(server: Server, call: Call) -> Result:
     records = matching(server, kind, call.info.namespace if kind.namespaced else None, selection)
     if wanted.limit:
         records = records[: wanted.limit]
-    deleted = (
-        _rehearse(write, records, options) if options.dry_run else await _delete_all(write, records, options)
-    )
-    return ListResult(kind, [served(kind, record.document) for record in deleted], server.store.rv)
+    rehearsed = options.dry_run
+    deleted = _rehearse(write, records, options) if rehearsed else await _delete_all(write, records, options)
+    return ListResult(kind, [served(kind, document) for document in deleted], server.store.rv)
 
 
-def _rehearse(write: Write, records: list[Record], options: DeleteOptions) -> list[Record]:
+def _rehearse(write: Write, records: list[Record], options: DeleteOptions) -> list[Document]:
     for record in records:
         deleting(write, record.key.name, options)(record, write.server.store)
-    return records
+    return [record.document for record in records]
 
 
-async def _delete_all(write: Write, records: list[Record], options: DeleteOptions) -> list[Record]:
+def _is_counted(write: Write, record: Record) -> bool:
+    """Whether something else must change together with the removal (a quota's usage)."""
+    attributes = attributes_of(write, "DELETE", record.key.name, None, record.value)
+    return bool(write.server.admission.settle(attributes, write.server.store))
+
+
+async def _delete_all(write: Write, records: list[Record], options: DeleteOptions) -> list[Document]:
     """The objects as they were or became. Objects that are gone meanwhile do not count; the first refusal is raised."""
+    if any(_is_counted(write, record) for record in records):
+        return await _delete_each(write, records, options)
     operations = [_operation(write, record, options) for record in records]
     try:
         outcomes = await write.server.store.append_all(operations)
@@ -130,9 +140,18 @@ async def _delete_all(write: Write, records: list[Record], options: DeleteOption
     for outcome in outcomes:
         if isinstance(outcome, Committed):
             if outcome.record is not None:
-                deleted.append(outcome.record)
+                deleted.append(outcome.record.document)
         elif not isinstance(outcome, NotFound):
             raise store_failure(outcome)
+    return deleted
+
+
+async def _delete_each(write: Write, records: list[Record], options: DeleteOptions) -> list[Document]:
+    deleted = []
+    for record in records:
+        name = record.key.name
+        with suppress(NotFound):
+            deleted.append((await transact(write, name, deleting(write, name, options))).document)
     return deleted
 
 

@@ -21,8 +21,6 @@ from kcp.api.options import META_GROUP, WriteOptions, write_options
 from kcp.api.registry import (
     MAIN,
     NAMESPACE_MISMATCH,
-    Rules,
-    Write,
     authorize_create,
     begin,
     create,
@@ -32,6 +30,7 @@ from kcp.api.registry import (
     update,
 )
 from kcp.api.results import Result
+from kcp.api.transaction import Rules, Write
 from kcp.api.verbs.update import check_name
 from kcp.apis.kind import Json
 from kcp.machinery.codec.json import decode_json, go_type
@@ -165,9 +164,6 @@ async def handle(server: Server, call: Call, *, subresource: str = "", rules: Ru
         return stored_form(kind, new)
 
     return result_of(write, await update(write, call.info.name, make))
-
-
-# --- server-side apply ---
 
 
 def _configuration(write: Write, patch: Patch) -> Json:

@@ -6,18 +6,9 @@ from kcp.api.context import Call, Server
 from kcp.api.decoding import decode_object
 from kcp.api.documents import private_copy
 from kcp.api.options import write_options
-from kcp.api.registry import (
-    MAIN,
-    Rules,
-    Write,
-    authorize_create,
-    begin,
-    create,
-    result_of,
-    stored_form,
-    update,
-)
+from kcp.api.registry import MAIN, authorize_create, begin, create, result_of, stored_form, update
 from kcp.api.results import Result
+from kcp.api.transaction import Rules, Write
 from kcp.apis.kind import Json
 from kcp.machinery.errors import AlreadyExists, BadRequest, NotFound
 

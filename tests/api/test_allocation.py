@@ -1,0 +1,124 @@
+"""Cluster IPs and node ports."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import anyio
+import pytest
+
+from kcp.api.allocation import address_range, port_range
+from kcp.api.context import ServerSettings
+from kcp.base.entropy import SeededEntropy
+from kcp.machinery.errors import InternalError, Invalid
+from tests.api.harness import Api, running_api
+
+SERVICES = "/api/v1/namespaces/default/services"
+
+
+def _service(name: str, kind: str = "ClusterIP", *ports: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name},
+        "spec": {"type": kind, "selector": {"app": name}, "ports": list(ports) or [{"port": 80}], **spec},
+    }
+
+
+def test_ranges_keep_a_static_band() -> None:
+    addresses = address_range("10.96.0.0/12")
+    assert str(ipaddress.ip_address(addresses.low)) == "10.96.0.1"
+    assert addresses.offset == 256
+    assert address_range("10.0.0.0/28").offset == 0
+    ports = port_range(30000, 32767)
+    assert ports.offset == 86
+    assert next(ports.candidates(SeededEntropy(1))) >= 30086
+    assert sorted(ports.candidates(SeededEntropy(1))) == list(range(30000, 32768))
+
+
+async def test_a_service_gets_an_address_and_keeps_it() -> None:
+    async with running_api() as api:
+        created = await api.create(SERVICES, _service("a"))
+        spec = created["spec"]
+        assert ipaddress.ip_address(spec["clusterIP"]) in ipaddress.ip_network("10.96.0.0/12")
+        assert spec["clusterIPs"] == [spec["clusterIP"]]
+        assert (spec["ipFamilies"], spec["ipFamilyPolicy"]) == (["IPv4"], "SingleStack")
+        patched = await api.patch(f"{SERVICES}/a", {"spec": {"selector": {"app": "b"}}})
+        assert patched["spec"]["clusterIP"] == spec["clusterIP"]
+
+
+async def test_services_without_addresses() -> None:
+    async with running_api() as api:
+        headless = await api.create(SERVICES, _service("h", clusterIP="None"))
+        assert headless["spec"]["clusterIPs"] == ["None"]
+        external = await api.create(
+            SERVICES,
+            {"metadata": {"name": "e"}, "spec": {"type": "ExternalName", "externalName": "example.com"}},
+        )
+        assert "clusterIP" not in external["spec"]
+
+
+async def test_an_asked_address_must_be_free_and_inside() -> None:
+    async with running_api() as api:
+        await api.create(SERVICES, _service("a", clusterIP="10.96.0.10"))
+        with pytest.raises(Invalid) as caught:
+            await api.create(SERVICES, _service("b", clusterIP="10.96.0.10"))
+        assert caught.value.message == (
+            'Service "b" is invalid: spec.clusterIPs: Invalid value: ["10.96.0.10"]: failed to allocate IP 10.96.0.10:'
+            " provided IP is already allocated"
+        )
+        with pytest.raises(
+            Invalid, match=r"is not in the valid range. The range of valid IPs is 10.96.0.0/12"
+        ):
+            await api.create(SERVICES, _service("c", clusterIP="192.168.0.1"))
+        await api.delete(f"{SERVICES}/a")
+        await api.create(SERVICES, _service("b", clusterIP="10.96.0.10"))
+
+
+async def test_node_ports() -> None:
+    async with running_api() as api:
+        chosen = await api.create(SERVICES, _service("a", "NodePort"))
+        assert 30086 <= chosen["spec"]["ports"][0]["nodePort"] <= 32767
+        await api.create(SERVICES, _service("b", "NodePort", {"port": 80, "nodePort": 30001}))
+        with pytest.raises(Invalid) as caught:
+            await api.create(SERVICES, _service("c", "NodePort", {"port": 80, "nodePort": 30001}))
+        assert caught.value.message == (
+            'Service "c" is invalid: spec.ports[0].nodePort: Invalid value: 30001: provided port is already allocated'
+        )
+        with pytest.raises(Invalid, match=r"The range of valid ports is 30000-32767"):
+            await api.create(SERVICES, _service("d", "NodePort", {"port": 80, "nodePort": 80}))
+        plain = await api.patch(
+            f"{SERVICES}/b", {"spec": {"type": "ClusterIP", "ports": [{"port": 80, "nodePort": None}]}}
+        )
+        assert "nodePort" not in plain["spec"]["ports"][0]
+        await api.create(SERVICES, _service("c", "NodePort", {"port": 80, "nodePort": 30001}))
+
+
+async def test_one_number_over_two_protocols_shares_its_node_port() -> None:
+    async with running_api() as api:
+        ports = ({"name": "t", "port": 53}, {"name": "u", "port": 53, "protocol": "UDP"})
+        created = await api.create(SERVICES, _service("dns", "NodePort", *ports))
+        first, second = created["spec"]["ports"]
+        assert first["nodePort"] == second["nodePort"]
+
+
+async def test_a_local_load_balancer_gets_a_health_check_port() -> None:
+    async with running_api() as api:
+        created = await api.create(SERVICES, _service("l", "LoadBalancer", externalTrafficPolicy="Local"))
+        assert created["spec"]["healthCheckNodePort"] != created["spec"]["ports"][0]["nodePort"]
+
+
+async def _addresses(api: Api) -> list[str]:
+    return [item["spec"]["clusterIP"] for item in (await api.list(SERVICES)).items]
+
+
+async def test_every_address_is_held_once_and_the_range_ends() -> None:
+    async with running_api(settings=ServerSettings(service_cidr="10.9.0.0/28")) as api:
+        async with anyio.create_task_group() as group:
+            for number in range(14):
+                group.start_soon(api.create, SERVICES, _service(f"s{number}"))
+        assert len(set(await _addresses(api))) == 14
+        with pytest.raises(InternalError, match=r"failed to allocate a serviceIP: range is full"):
+            await api.create(SERVICES, _service("more"))
+        await api.delete(f"{SERVICES}/s3")
+        await api.create(SERVICES, _service("more"))
+        assert len(set(await _addresses(api))) == 14
