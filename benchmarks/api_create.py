@@ -49,7 +49,9 @@ def pod(number: int) -> bytes:
     ).encode()
 
 
-async def measure(url: str, kubeconfig: Path, cpu_s: Callable[[], float], pods: int, connections: int) -> dict[str, float]:
+async def measure(
+    url: str, kubeconfig: Path, cpu_s: Callable[[], float], pods: int, connections: int
+) -> dict[str, float]:
     context = tls_context(kubeconfig)
 
     async def create(connection: Connection, number: int) -> None:
@@ -98,7 +100,9 @@ def cpu_of(pids: list[int]) -> Callable[[], float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pods", type=int, default=4000)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--json", type=Path)
@@ -108,13 +112,17 @@ def main() -> None:
     arguments = parser.parse_args()
     with daemon() as server:
         rate = fsync_per_s(server.data)
-        ours = asyncio.run(measure(server.url, server.kubeconfig, server.cpu_s, arguments.pods, arguments.connections))
+        ours = asyncio.run(
+            measure(server.url, server.kubeconfig, server.cpu_s, arguments.pods, arguments.connections)
+        )
         ours["rss MiB"] = server.rss_mib()
     theirs: dict[str, float] = {}
     if arguments.peer:
         pids = [int(pid) for pid in arguments.peer_pid.split(",") if pid]
         theirs = asyncio.run(
-            measure(arguments.peer, arguments.peer_kubeconfig, cpu_of(pids), arguments.pods, arguments.connections)
+            measure(
+                arguments.peer, arguments.peer_kubeconfig, cpu_of(pids), arguments.pods, arguments.connections
+            )
         )
     show(ours, theirs, rate)
     if arguments.json:

@@ -20,9 +20,13 @@ def tls_context(kubeconfig: Path) -> ssl.SSLContext:
     """The client side of the cluster in a kubeconfig that carries its certificates inside."""
     config = yaml.safe_load(kubeconfig.read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    context = ssl.create_default_context(
+        cadata=base64.b64decode(cluster["certificate-authority-data"]).decode()
+    )
     with tempfile.NamedTemporaryFile() as pair:
-        pair.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))
+        pair.write(
+            base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"])
+        )
         pair.flush()
         context.load_cert_chain(pair.name)
     return context
@@ -66,7 +70,11 @@ class Connection:
 
 
 async def spread(
-    url: str, context: ssl.SSLContext, connections: int, total: int, one: Callable[[Connection, int], Awaitable[Any]]
+    url: str,
+    context: ssl.SSLContext,
+    connections: int,
+    total: int,
+    one: Callable[[Connection, int], Awaitable[Any]],
 ) -> float:
     """Run `one(connection, number)` for `total` numbers over so many connections; seconds it took."""
     numbers = iter(range(total))
