@@ -254,7 +254,7 @@ def draft(write: Write, obj: Json) -> Json:
     attributes = attributes_of(write, "CREATE", metadata.get("name") or "", obj, None)
     if server.admission.mutate(attributes):
         strategy.default(obj)
-    if kind.strategy.has_status:
+    if kind.strategy.has_status and not kind.strategy.keeps_status_on_create:
         obj.pop("status", None)
     metadata = obj["metadata"]
     metadata["uid"] = server.entropy.uid()

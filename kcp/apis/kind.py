@@ -85,6 +85,8 @@ class Strategy:
     name_rule: NameRule = "dns_subdomain"
     has_status: bool = True
     """Whether the main resource ignores changes of `status` (it has a /status subresource)."""
+    keeps_status_on_create: bool = False
+    """Whether a create may bring its status along: only Nodes do, since a kubelet registers itself with it."""
     has_generation: bool = True
     """Whether metadata.generation starts at 1 and rises when anything but metadata and status changes."""
     allow_unconditional_update: bool = True

@@ -260,15 +260,20 @@ class ControllerRun:
         now_us = microseconds(self.clock.now())
         return Trace(0, key, trigger, now_us, frontier, self._memos.get(key), dict(frontier))
 
+    @property
+    def readers(self) -> Mapping[str, Any]:
+        """What the mapping functions of the sources get: a reader per watch."""
+        return self._readers
+
+    def environment(self, key: str) -> fx.Env:
+        """What a plan for this key would know besides its view, if it began now."""
+        settings = self.settings
+        if "resources" in settings:
+            settings = {**settings, "resources": self.resources()}
+        return fx.Env(self.clock.now(), self._memos.get(key), settings, self.controller.name)
+
     async def _plan(self, trace: Trace) -> None:
-        env = fx.Env(
-            now=self.clock.now(),
-            memo=trace.memo_before,
-            settings={**self.settings, "resources": self.resources()}
-            if "resources" in self.settings
-            else self.settings,
-            controller=self.controller.name,
-        )
+        env = self.environment(trace.key)
         trace.now_us = microseconds(env.now)
         plan = self.controller.plan(trace.key, self.view, env)
         try:

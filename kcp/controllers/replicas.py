@@ -31,11 +31,12 @@ def claim(
     orphans: Sequence[Json],
     selector: Selector,
     eligible: Callable[[Json], bool] = lambda obj: True,
+    finalizer: str = "",
 ) -> Generator[fx.Effect, fx.Outcome, list[Json]]:
     """The objects that belong to `owner` now: adopts matching orphans, releases those that no longer match.
 
     Adoption first makes sure, past the cache, that the owner still lives under this uid and is not going.
-    An owner that is being deleted neither adopts nor releases.
+    An owner that is being deleted neither adopts nor releases. `finalizer` comes with adoption and goes with release.
     """
     mine: list[Json] = []
     going = meta.is_deleting(owner)
@@ -43,14 +44,14 @@ def claim(
         if selector.matches(meta.labels(obj)):
             mine.append(obj)
         elif not going:
-            yield _release(owner, resource, obj)
+            yield _release(owner, resource, obj, finalizer)
     wanted = [] if going else [o for o in orphans if _adoptable(o, selector) and eligible(o)]
     if not wanted:
         return mine
     fresh = (yield fx.Live(owner_resource, meta.namespace(owner), meta.name(owner))).object
     if fresh is None or meta.uid(fresh) != meta.uid(owner) or meta.is_deleting(fresh):
         return mine
-    outcome = yield fx.All([_adopt(owner, resource, obj) for obj in wanted])
+    outcome = yield fx.All([_adopt(owner, resource, obj, finalizer) for obj in wanted])
     mine.extend(o.object for o in outcome.all if o.ok and o.object is not None)
     return mine
 
@@ -59,31 +60,62 @@ def _adoptable(obj: Json, selector: Selector) -> bool:
     return not meta.is_deleting(obj) and selector.matches(meta.labels(obj))
 
 
-def _adopt(owner: Json, resource: str, obj: Json) -> fx.Patch:
-    patch = {"metadata": {"uid": meta.uid(obj), "ownerReferences": [meta.owner_reference(owner)]}}
-    return fx.Patch(resource, meta.namespace(obj), meta.name(obj), patch, type="strategic", uid=meta.uid(obj))
+def _adopt(owner: Json, resource: str, obj: Json, finalizer: str) -> fx.Patch:
+    metadata: Json = {"uid": meta.uid(obj), "ownerReferences": [meta.owner_reference(owner)]}
+    if finalizer:
+        metadata["finalizers"] = [finalizer]
+    return _patch(resource, obj, metadata)
 
 
-def _release(owner: Json, resource: str, obj: Json) -> fx.Patch:
-    patch = {
-        "metadata": {"uid": meta.uid(obj), "ownerReferences": [{"$patch": "delete", "uid": meta.uid(owner)}]}
+def _release(owner: Json, resource: str, obj: Json, finalizer: str) -> fx.Patch:
+    metadata: Json = {
+        "uid": meta.uid(obj),
+        "ownerReferences": [{"$patch": "delete", "uid": meta.uid(owner)}],
     }
-    return fx.Patch(resource, meta.namespace(obj), meta.name(obj), patch, type="strategic", uid=meta.uid(obj))
+    if finalizer:
+        metadata["$deleteFromPrimitiveList/finalizers"] = [finalizer]
+    return _patch(resource, obj, metadata)
+
+
+def drop_finalizer(resource: str, obj: Json, finalizer: str) -> fx.Patch:
+    """Takes one finalizer off, whatever else happened to the object meanwhile."""
+    return _patch(
+        resource, obj, {"uid": meta.uid(obj), "$deleteFromPrimitiveList/finalizers": [finalizer]}
+    )
+
+
+def _patch(resource: str, obj: Json, metadata: Json) -> fx.Patch:
+    return fx.Patch(
+        resource,
+        meta.namespace(obj),
+        meta.name(obj),
+        {"metadata": metadata},
+        type="strategic",
+        uid=meta.uid(obj),
+    )
 
 
 def create_pods(owner: Json, template: Json, count: int) -> Generator[fx.Effect, fx.Outcome, ApiError | None]:
     """Create `count` pods from a template in slow-start batches; the first error, if any."""
-    pod = pod_from_template(owner, template)
+    return (yield from create_each(owner, [pod_from_template(owner, template)] * count))[1]
+
+
+def create_each(
+    owner: Json, pods: Sequence[Json]
+) -> Generator[fx.Effect, fx.Outcome, tuple[list[Json], ApiError | None]]:
+    """Create these pods in slow-start batches, with the owner's events; what was made and the first error, if any."""
     namespace = meta.namespace(owner)
-    outcome = yield fx.All([fx.Create("pods", namespace, pod)] * count, slow_start=True)
+    outcome = yield fx.All([fx.Create("pods", namespace, pod) for pod in pods], slow_start=True)
     failure: ApiError | None = None
+    made: list[Json] = []
     for part in outcome.all:
         if part.object is not None and part.ok:
+            made.append(part.object)
             yield fx.Event(owner, "Normal", "SuccessfulCreate", f"Created pod: {meta.name(part.object)}")
         elif part.error is not None and not part.error.has_cause("NamespaceTerminating"):
             failure = failure or part.error
             yield fx.Event(owner, "Warning", "FailedCreate", f"Error creating: {part.error.message}")
-    return failure
+    return made, failure
 
 
 def delete_pods(owner: Json, pods: Sequence[Json]) -> Generator[fx.Effect, fx.Outcome, ApiError | None]:

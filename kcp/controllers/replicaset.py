@@ -1,48 +1,76 @@
-"""ReplicaSet: keeps the wanted number of pods of one template alive.
+"""ReplicaSet: keeps the wanted number of pods of one template alive. A ReplicationController is another flavour of it.
 
 Source: k8s v1.36 pkg/controller/replicaset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
+
+import attrs
 
 from kcp.apis.semantics import pods as pod_facts
 from kcp.apis.semantics import workloads
 from kcp.controllers import effects as fx
 from kcp.controllers.replicas import BURST_REPLICAS, claim, create_pods, delete_pods
-from kcp.controllers.sources import Controller, Owned, Self
+from kcp.controllers.sources import Controller, Owned, Self, Source
 from kcp.machinery import meta
 from kcp.machinery.errors import ApiError
-from kcp.machinery.labels import from_label_selector, from_set
+from kcp.machinery.labels import Selector, from_label_selector, from_set
 from kcp.machinery.times import format_time
 
 Json = dict[str, Any]
 
 
+@attrs.frozen(slots=True)
+class Flavour:
+    """What sets ReplicaSet and ReplicationController apart: names, the form of the selector, one counter."""
+
+    resource: str
+    watch: str
+    kind: str
+    group: str
+    selector: Callable[[Json], Selector]
+    counts_terminating: bool
+
+
+REPLICA_SET = Flavour(
+    "replicasets.apps",
+    "replicasets",
+    "ReplicaSet",
+    "apps",
+    lambda rs: from_label_selector(rs["spec"].get("selector")),
+    True,
+)
+
+
 def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
-    rs = view.replicasets.get(key)
+    yield from sync(REPLICA_SET, key, view, env)
+
+
+def sync(flavour: Flavour, key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+    rs = getattr(view, flavour.watch).get(key)
     if rs is None:
         return
-    selector = from_label_selector(rs["spec"].get("selector"))
     owned, orphans = (
         view.pods.index("owner", meta.uid(rs)),
         view.pods.index("owner", f"orphan:{meta.namespace(rs)}"),
     )
     pods = yield from claim(
-        rs, "pods", "replicasets.apps", owned, orphans, selector, eligible=pod_facts.is_active
+        rs, "pods", flavour.resource, owned, orphans, flavour.selector(rs), eligible=pod_facts.is_active
     )
     active = [pod for pod in pods if pod_facts.is_active(pod)]
     failure: tuple[str, ApiError] | None = None
     if not meta.is_deleting(rs):
-        failure = yield from _reach_count(rs, active, view, env.now)
-    yield from write_status(rs, pods, failure, env.now)
+        failure = yield from _reach_count(flavour, rs, active, view, env.now)
+    yield from write_status(flavour, rs, pods, failure, env.now)
 
 
 def _reach_count(
-    rs: Json, active: Sequence[Json], view: fx.View, now: datetime
+    flavour: Flavour, rs: Json, active: Sequence[Json], view: fx.View, now: datetime
 ) -> Generator[fx.Effect, fx.Outcome, tuple[str, ApiError] | None]:
     """Create or delete towards spec.replicas; what failed, with the condition's reason."""
     missing = rs["spec"].get("replicas", 1) - len(active)
@@ -51,19 +79,19 @@ def _reach_count(
         return ("FailedCreate", error) if error else None
     if missing < 0:
         surplus = min(-missing, BURST_REPLICAS)
-        ranks = workloads.colocation_ranks(active, related_pods(rs, view))
+        ranks = workloads.colocation_ranks(active, related_pods(flavour, rs, view))
         victims = workloads.deletion_order(active, ranks, now)[:surplus]
         error = yield from delete_pods(rs, victims)
         return ("FailedDelete", error) if error else None
     return None
 
 
-def related_pods(rs: Json, view: fx.View) -> list[Json]:
-    """Active pods of all ReplicaSets with the same controller (all revisions of one Deployment)."""
+def related_pods(flavour: Flavour, rs: Json, view: fx.View) -> list[Json]:
+    """Active pods of all sets with the same controller (all revisions of one Deployment)."""
     controller = meta.controller_of(rs)
     if controller is None:
         return []
-    siblings = view.replicasets.index("controller", controller["uid"])
+    siblings = getattr(view, flavour.watch).index("controller", controller["uid"])
     return [
         pod
         for sibling in siblings
@@ -73,10 +101,12 @@ def related_pods(rs: Json, view: fx.View) -> list[Json]:
 
 
 def write_status(
-    rs: Json, pods: Sequence[Json], failure: tuple[str, ApiError] | None, now: datetime
+    flavour: Flavour, rs: Json, pods: Sequence[Json], failure: tuple[str, ApiError] | None, now: datetime
 ) -> Generator[fx.Effect, fx.Outcome, None]:
     status = replica_status(rs, pods, failure, now)
-    yield fx.Status("replicasets.apps", rs, status)
+    if not flavour.counts_terminating:
+        del status["terminatingReplicas"]
+    yield fx.Status(flavour.resource, rs, status)
     min_ready_s = rs["spec"].get("minReadySeconds", 0)
     wants = rs["spec"].get("replicas", 1)
     if min_ready_s and status.get("readyReplicas", 0) == wants != status.get("availableReplicas", 0):
@@ -140,26 +170,30 @@ def controller_uid(obj: Json) -> list[str]:
     return [controller["uid"]] if controller else []
 
 
-def adopting(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:
-    """Keys of the ReplicaSets that might adopt an orphan pod."""
+def adopting(flavour: Flavour, old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:
+    """Keys of the sets that might adopt an orphan pod."""
     keys: list[str] = []
     for pod in (new, old):
         if pod is None or meta.controller_of(pod) is not None:
             continue
-        for rs in readers["replicasets"].list(meta.namespace(pod)):
-            if from_label_selector(rs["spec"].get("selector")).matches(meta.labels(pod)):
+        for rs in readers[flavour.watch].list(meta.namespace(pod)):
+            if flavour.selector(rs).matches(meta.labels(pod)):
                 keys.append(meta.key_of(rs))
         if new is not None and old is not None and meta.labels(old) == meta.labels(new):
             break
     return list(dict.fromkeys(keys))
 
 
+def watches(flavour: Flavour) -> Mapping[str, Source]:
+    return {
+        flavour.watch: Self(flavour.resource, indexes={"controller": controller_uid}),
+        "pods": Owned("pods", flavour.kind, flavour.group, orphans=partial(adopting, flavour)),
+    }
+
+
 CONTROLLER = Controller(
     name="replicaset-controller",
     identity="replicaset-controller",
     plan=plan,
-    watches={
-        "replicasets": Self("replicasets.apps", indexes={"controller": controller_uid}),
-        "pods": Owned("pods", "ReplicaSet", "apps", orphans=adopting),
-    },
+    watches=watches(REPLICA_SET),
 )

@@ -266,7 +266,7 @@ def build_server(
         clock=clock,
         entropy=entropy.stream("api"),
         caches=WatchCaches(store, catalog, clock, settings, entropy.stream("watch-cache")),
-        admission=default_chain(store, entropy.stream("admission"), auth.authorizer),
+        admission=default_chain(store, entropy.stream("admission"), auth.authorizer, clock=clock),
         allocator=Allocator(
             store, entropy.stream("allocator"), [settings.service_cidr], settings.node_port_range
         ),

@@ -337,7 +337,7 @@ def is_in_range(value: int, low: int, high: int) -> list[str]:
 
 
 def is_user_id(uid: int) -> list[str]:
-    return is_in_range(uid, 0, 0xFFFFFFFF)
+    return is_in_range(uid, 0, 0x7FFFFFFF)
 
 
 is_group_id = is_user_id

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from kcp.controllers.sources import Controller
 from kcp.replay.cursor import Log
-from kcp.store.protocol import Decision
+from kcp.store.protocol import Decision, Event, Input, Key, Record
 from kcp.store.reader import LogReader
 
 Json = dict[str, Any]
@@ -16,10 +17,26 @@ IDS_PER_RUN = 10**12
 """Decision ids are the store's epoch times this, plus a counter."""
 
 
+class Reader(Protocol):
+    """A log to read from: a LogReader over a file, or the recording of a simulation in memory."""
+
+    def base(self) -> Iterable[Record]: ...
+
+    def events(self, after: int | None = None, until: int | None = None) -> Iterator[Event]: ...
+
+    def decisions(self) -> Iterator[tuple[int, Decision]]: ...
+
+    def inputs(self) -> Iterator[tuple[int, int, Input]]: ...
+
+    def get_at(self, key: Key, rv: int) -> Record | None: ...
+
+    def close(self) -> None: ...
+
+
 class Incident:
     """`log` holds every event; `skipped` counts decisions whose frontier the file does not tell."""
 
-    def __init__(self, reader: LogReader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.log = Log(reader.base(), reader.events())
         self.skipped = 0

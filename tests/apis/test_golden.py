@@ -25,6 +25,8 @@ import yaml
 from kcp.apis.catalog import build_catalog
 from kcp.apis.kind import Kind
 from kcp.machinery.patch.merge_patch import apply_merge_patch
+from kcp.machinery.schema.compile import schema_for
+from kcp.machinery.schema.validate import check
 from kcp.machinery.times import format_time
 
 Json = dict[str, Any]
@@ -165,3 +167,13 @@ def test_an_update_that_changes_nothing_is_valid_when_the_object_is(path: Path) 
     case.kind.strategy.default(new)
     case.kind.strategy.prepare_update(new, old)
     assert case.kind.strategy.validate_update(new, old) == []
+
+
+@pytest.mark.parametrize("path", _pairs())
+def test_defaults_fit_the_schema(path: Path) -> None:
+    case = _case(path)
+    schema = schema_for(case.kind.gvk)
+    assert schema is not None
+    report = check(schema, _stored(case))
+    assert report.unknown == []
+    assert report.errors == []

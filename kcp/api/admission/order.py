@@ -28,6 +28,7 @@ from kcp.api.admission.plugins import (
     taint_nodes_by_condition,
 )
 from kcp.api.auth.protocol import Authorizer
+from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy
 from kcp.machinery.names import generate_name
 from kcp.store.protocol import Event, Head, Key, Store
@@ -43,6 +44,7 @@ class Parts:
     store: Store
     entropy: Entropy
     authorizer: Authorizer
+    clock: Clock
 
 
 Factory = Callable[[Parts], Plugin]
@@ -80,7 +82,7 @@ ORDER: tuple[tuple[str, Factory | None], ...] = (
     ("MutatingAdmissionWebhook", None),
     ("ValidatingAdmissionPolicy", None),
     ("ValidatingAdmissionWebhook", None),
-    ("ResourceQuota", lambda parts: resource_quota.ResourceQuota()),
+    ("ResourceQuota", lambda parts: resource_quota.ResourceQuota(parts.clock.now)),
 )
 """Name and how to make it; None keeps the place of a plugin that is not there yet."""
 
@@ -171,9 +173,13 @@ async def _appears(store: Store, key: Key) -> None:
 
 
 def default_chain(
-    store: Store, entropy: Entropy, authorizer: Authorizer, switches: Mapping[str, bool] | None = None
+    store: Store,
+    entropy: Entropy,
+    authorizer: Authorizer,
+    switches: Mapping[str, bool] | None = None,
+    clock: Clock | None = None,
 ) -> AdmissionChain:
     """Every plugin that is on by default, NodeRestriction included; `switches` turns single ones off."""
-    parts, switches = Parts(store, entropy, authorizer), switches or {}
+    parts, switches = Parts(store, entropy, authorizer, clock or SystemClock()), switches or {}
     plugins = [factory(parts) for name, factory in ORDER if factory is not None and switches.get(name, True)]
     return AdmissionChain(plugins, store)

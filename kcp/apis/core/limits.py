@@ -23,7 +23,7 @@ from kcp.apis.core.resources import (
 )
 from kcp.apis.core.strategies import STATUS_RESET, keep, spec_of, status_of
 from kcp.apis.kind import Column, Printer, Strategy
-from kcp.apis.printing import AGE, NAME, NAME_AGE, age, name_of
+from kcp.apis.printing import AGE, NAME, age, name_of
 from kcp.machinery.errors import FieldError, duplicate, forbidden, invalid, required
 from kcp.machinery.quantity import Quantity, parse
 
@@ -299,6 +299,5 @@ STRATEGIES: dict[str, Strategy] = {
     ),
 }
 PRINTERS: dict[str, Printer] = {
-    "LimitRange": NAME_AGE,
     "ResourceQuota": Printer(_QUOTA_COLUMNS, _quota_cells),
 }

@@ -178,6 +178,7 @@ STRATEGIES: dict[str, Strategy] = {
         validate_status=_validate_update,
         warnings=_warnings,
         selectable={"spec.unschedulable": lambda node: _unschedulable(node) or "false"},
+        keeps_status_on_create=True,
         has_generation=False,
         reset_fields=STATUS_RESET,
     )

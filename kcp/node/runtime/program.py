@@ -1,0 +1,229 @@
+"""What a container's command would do, as far as a simulation needs it: how long it runs and how it ends.
+
+    interpret(("sh", "-c", "echo hi; sleep 5; exit 3"))    Program(runs_s=5.0, exit_code=3, output=("hi",))
+    interpret(("nginx", "-g", "daemon off;"))              Program(runs_s=None, known=False)
+
+Understood are `exit`, `sleep`, `true`, `false`, `echo`, `printf`, `timeout`, `exec`, a shell with `-c` that strings
+such commands together with `;`, `&&`, `||` and new lines, and a list of tools that end at once with success. An
+endless loop runs for ever. Everything else is not known: whoever starts it decides how long that runs.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import attrs
+
+SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh"})
+QUICK_TOOLS = frozenset(
+    "[ : basename cd chgrp chmod chown cp curl cut date df dirname du env export expr find free getent grep gunzip gzip"
+    " head hostname id ifconfig ip ln ls mkdir mktemp mv nproc nslookup printenv ps pwd readlink rm rmdir sed seq set"
+    " sort stat sync tar tee test touch tr trap ulimit umask uname uniq unset uptime wc wget which whoami".split()
+)
+_MAX_OUTPUT_LINES = 1000
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9]*\.?[0-9]+)([smhd]?)", re.ASCII).fullmatch
+_ENDLESS = re.compile(r"\s*(?:while\s+(?:true|:|\[\s*1\s*\]|sleep\s)|until\s+false|for\s*\(\(\s*;\s*;\s*\)\))")
+_CONSTRUCTS = frozenset({"while", "until", "for", "if", "case", "{", "(", "function", "select"})
+
+
+@attrs.frozen(slots=True)
+class Program:
+    """`runs_s` None: for ever. `known` False: a guess, nothing was understood."""
+
+    runs_s: float | None
+    exit_code: int = 0
+    output: tuple[str, ...] = ()
+    known: bool = True
+
+
+UNKNOWN = Program(None, known=False)
+
+
+@attrs.define(slots=True)
+class _Run:
+    """A script half-way: seconds passed, last status, lines written."""
+
+    elapsed_s: float = 0.0
+    status: int = 0
+    output: list[str] = attrs.field(factory=list)
+    background: bool = False
+
+
+class _Ends(Exception):
+    """Raised when the script is over: with a status, or never (`program` then says what it is instead)."""
+
+    def __init__(self, program: Program | None = None) -> None:
+        super().__init__()
+        self.program = program
+
+
+def interpret(argv: Sequence[str]) -> Program:
+    """The program of command and args together; an empty one (the image's own entrypoint) is not known."""
+    return _interpret(tuple(argv))
+
+
+@lru_cache(maxsize=4096)
+def _interpret(argv: tuple[str, ...]) -> Program:
+    if not argv:
+        return UNKNOWN
+    run = _Run()
+    try:
+        _command(run, list(argv))
+    except _Ends as end:
+        if end.program is not None:
+            return end.program
+    return Program(run.elapsed_s, run.status, tuple(run.output[:_MAX_OUTPUT_LINES]))
+
+
+def _script(run: _Run, text: str) -> None:
+    """Commands in turn, each joined to the one before by `;`, `&&` or `||`."""
+    if _ENDLESS.match(text):
+        raise _Ends(Program(None, output=tuple(run.output)))
+    for joint, words in _commands(text):
+        if (joint == "&&" and run.status != 0) or (joint == "||" and run.status == 0):
+            continue
+        if words[0] in _CONSTRUCTS:
+            rest = text[text.index(words[0]) :]
+            raise _Ends(Program(None, output=tuple(run.output), known=_ENDLESS.match(rest) is not None))
+        _command(run, words)
+
+
+def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    lines = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
+    lexer = shlex.shlex(" ; ".join(lines), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    try:
+        tokens = list(lexer)
+    except ValueError:
+        raise _Ends(UNKNOWN) from None
+    joint, words, skip = ";", [], False  # type: str, list[str], bool
+    for token in tokens:
+        if token in (";", "&&", "||", "|", "&"):
+            if words and token != "|":
+                yield joint, [*words, "&"] if token == "&" else words
+            joint, words = (";" if token in ("|", "&") else token), []
+        elif skip:
+            skip = False
+        elif token and token[0] in "<>":
+            skip = not token.endswith("&")
+        else:
+            words.append(token)
+    if words:
+        yield joint, words
+
+
+def _command(run: _Run, words: list[str]) -> None:
+    """One simple command. Raises _Ends when nothing comes after it."""
+    if words[-1] == "&":
+        run.background = True
+        return
+    while len(words) > 1 and ("=" in words[0] or words[0] in ("exec", "nohup", "command", "sudo")):
+        words = words[1:]
+    name, args = words[0].rpartition("/")[2], words[1:]
+    if name in SHELLS:
+        _shell(run, args)
+        return
+    action = _ACTIONS.get(name)
+    if action is not None:
+        action(run, args)
+    elif name in QUICK_TOOLS or "=" in name:
+        run.status = 0
+    else:
+        raise _Ends(attrs.evolve(UNKNOWN, output=tuple(run.output)))
+
+
+def _shell(run: _Run, args: list[str]) -> None:
+    for i, arg in enumerate(args):
+        if arg.startswith("-") and arg.endswith("c") and i + 1 < len(args):
+            _script(run, args[i + 1])
+            return
+    raise _Ends(UNKNOWN)
+
+
+def _sleep(run: _Run, args: list[str]) -> None:
+    total = 0.0
+    for arg in args:
+        if arg in ("infinity", "inf"):
+            raise _Ends(Program(None, output=tuple(run.output)))
+        match = _DURATION(arg)
+        if match is None:
+            run.status = 1
+            return
+        total += float(match.group(1)) * _UNITS[match.group(2)]
+    run.elapsed_s += total
+    run.status = 0
+
+
+def _exit(run: _Run, args: list[str]) -> None:
+    if args and args[0].isdecimal():
+        run.status = int(args[0]) & 255
+    raise _Ends
+
+
+def _echo(run: _Run, args: list[str]) -> None:
+    words = args[1:] if args[:1] in (["-n"], ["-e"]) else args
+    run.output += " ".join(words).split("\n")
+    run.status = 0
+
+
+def _printf(run: _Run, args: list[str]) -> None:
+    text = args[0].replace("\\n", "\n").rstrip("\n") if args else ""
+    for value in args[1:]:
+        text = text.replace("%s", value, 1).replace("%d", value, 1)
+    run.output += text.split("\n")
+    run.status = 0
+
+
+def _timeout(run: _Run, args: list[str]) -> None:
+    limit = _DURATION(args[0]) if args else None
+    if limit is None or len(args) < 2:
+        run.status = 125
+        return
+    limit_s = float(limit.group(1)) * _UNITS[limit.group(2)]
+    inner = _interpret(tuple(args[1:]))
+    if inner.runs_s is None or inner.runs_s > limit_s:
+        run.elapsed_s += limit_s
+        run.status = 124 if inner.known else 143
+        return
+    run.elapsed_s += inner.runs_s
+    run.status = inner.exit_code
+    run.output += inner.output
+
+
+def _cat(run: _Run, args: list[str]) -> None:
+    if not args:
+        raise _Ends(Program(None, output=tuple(run.output)))
+    run.status = 0
+
+
+def _wait(run: _Run, args: list[str]) -> None:
+    del args
+    if run.background:
+        raise _Ends(Program(None, output=tuple(run.output)))
+    run.status = 0
+
+
+def _set_status(status: int) -> Callable[[_Run, list[str]], None]:
+    def action(run: _Run, args: list[str]) -> None:
+        del args
+        run.status = status
+
+    return action
+
+
+_ACTIONS: dict[str, Callable[[_Run, list[str]], None]] = {
+    "true": _set_status(0),
+    "false": _set_status(1),
+    "sleep": _sleep,
+    "exit": _exit,
+    "echo": _echo,
+    "printf": _printf,
+    "timeout": _timeout,
+    "cat": _cat,
+    "wait": _wait,
+}

@@ -1,0 +1,243 @@
+"""What must hold at every revision, as functions over the events of the log.
+
+Each invariant sees every event once, in order, and yields a text when it is broken. Bounds that a controller can only
+keep as far as it knows of them (replicas + surge) count from what the object said within the last two minutes: caches
+may be late in a simulation, the API may not be wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import attrs
+
+from kcp.apis.semantics import pods as pod_facts
+from kcp.apis.semantics import services, workloads
+from kcp.machinery import meta
+from kcp.store.protocol import Event, Op
+
+Json = dict[str, Any]
+LATE_US = 120 * 1_000_000
+"""How old the specification may be by which a controller acts."""
+DEPLOYMENTS, REPLICASETS = "deployments.apps", "replicasets.apps"
+
+
+@attrs.frozen
+class Violation:
+    """An invariant that broke. `rv` 0: found at the end, when everything had come to rest."""
+
+    invariant: str
+    rv: int
+    text: str
+
+    def __str__(self) -> str:
+        at = f"rv {self.rv}" if self.rv else "at rest"
+        return f"{self.invariant} ({at}): {self.text}"
+
+
+class Invariant(Protocol):
+    name: str
+
+    def see(self, event: Event) -> Iterator[str]: ...
+
+
+@attrs.define
+class Revisions:
+    """Gapless, in commit order, time never runs back; each change follows the one that it says it follows."""
+
+    name = "revisions"
+    last_rv: int = 0
+    last_us: int = 0
+    rv_of: dict[str, int] = attrs.field(factory=dict)
+    uids: set[str] = attrs.field(factory=set)
+
+    def see(self, event: Event) -> Iterator[str]:
+        if event.rv != self.last_rv + 1:
+            yield f"revision {event.rv} follows {self.last_rv}"
+        if event.ts_us < self.last_us:
+            yield f"{event.key}: time runs back by {self.last_us - event.ts_us} µs"
+        self.last_rv, self.last_us = event.rv, event.ts_us
+        key, uid = str(event.key), event.record.uid
+        before = self.rv_of.pop(key, 0)
+        previous = event.previous.rv if event.previous is not None else 0
+        if before != previous:
+            yield f"{key}: the change follows {previous}, the last one seen was {before}"
+        if event.op is Op.ADDED:
+            if uid in self.uids:
+                yield f"{key}: uid {uid} was given before"
+            self.uids.add(uid)
+        if event.op is not Op.DELETED:
+            self.rv_of[key] = event.rv
+
+
+@attrs.define
+class Limit:
+    """A number that changes, and the largest that it was within the last `LATE_US`."""
+
+    now: int = 0
+    past: list[tuple[int, int]] = attrs.field(factory=list)
+    """(until when, value)"""
+
+    def set(self, value: int, at_us: int) -> None:
+        if value != self.now:
+            self.past.append((at_us, self.now))
+            self.now = value
+
+    def allow(self, value: int, at_us: int) -> None:
+        """It was `value` for a moment: that counts for a while, too."""
+        self.past.append((at_us, value))
+
+    def largest(self, at_us: int) -> int:
+        self.past = [(until, value) for until, value in self.past if until >= at_us - LATE_US]
+        return max([self.now, *(value for _, value in self.past)])
+
+
+@attrs.define
+class Owner:
+    """A ReplicaSet or a Deployment, with the pods that count for it."""
+
+    key: str
+    limit: Limit = attrs.field(factory=Limit)
+    pods: set[str] = attrs.field(factory=set)
+    parent: str = ""
+
+
+@attrs.define
+class PodCounts:
+    """A ReplicaSet never has more active pods than replicas; a Deployment never more than replicas + surge."""
+
+    name = "replicas"
+    owners: dict[str, Owner] = attrs.field(factory=dict)
+    owner_of: dict[str, str] = attrs.field(factory=dict)
+
+    def see(self, event: Event) -> Iterator[str]:
+        resource = event.key.resource
+        if resource == "pods":
+            yield from self._pod(event)
+        elif resource == REPLICASETS:
+            self._set(event)
+        elif resource == DEPLOYMENTS:
+            deployment = event.record.value
+            limit = workloads.replicas(deployment) + workloads.max_surge(deployment)
+            self._owner(event).limit.set(limit, event.ts_us)
+
+    def _owner(self, event: Event) -> Owner:
+        return self.owners.setdefault(event.record.uid, Owner(str(event.key)))
+
+    def _set(self, event: Event) -> None:
+        rs = event.record.value
+        mine = self._owner(event)
+        mine.limit.set(rs["spec"].get("replicas", 1), event.ts_us)
+        controller = meta.controller_of(rs)
+        parent = controller["uid"] if controller else ""
+        if parent == mine.parent:
+            return
+        before, after = self.owners.get(mine.parent), self.owners.get(parent)
+        if before is not None:
+            before.pods -= mine.pods
+        if after is not None:
+            if event.op is not Op.ADDED:  # adopted, with all that it has and is about to make
+                after.limit.allow(after.limit.now + mine.limit.largest(event.ts_us), event.ts_us)
+            after.pods |= mine.pods
+        mine.parent = parent
+
+    def _pod(self, event: Event) -> Iterator[str]:
+        pod, uid = event.record.value, event.record.uid
+        controller = meta.controller_of(pod)
+        owner_uid = controller["uid"] if controller else ""
+        if event.op is Op.DELETED or not pod_facts.is_active(pod):
+            owner_uid = ""
+        before = self.owner_of.pop(uid, "")
+        if owner_uid:
+            self.owner_of[uid] = owner_uid
+        if before == owner_uid:
+            return
+        for owner in self._line(before):
+            owner.pods.discard(uid)
+        for owner in self._line(owner_uid):
+            owner.pods.add(uid)
+            if event.op is not Op.ADDED:
+                owner.limit.allow(len(owner.pods), event.ts_us)  # adopted: it was there already
+            limit = owner.limit.largest(event.ts_us)
+            if len(owner.pods) > limit:
+                yield f"{owner.key} has {len(owner.pods)} active pods, at most {limit} are allowed"
+
+    def _line(self, uid: str) -> Iterator[Owner]:
+        """The owner and the owner's owner, those that are known."""
+        owner = self.owners.get(uid)
+        while owner is not None:
+            yield owner
+            owner = self.owners.get(owner.parent)
+
+
+def _pod_addresses(pod: Json) -> list[str]:
+    if pod_facts.is_terminal(pod) or pod["spec"].get("hostNetwork"):
+        return []
+    return [f"pod IP {ip}" for ip in pod_facts.pod_ips(pod)]
+
+
+def _service_addresses(service: Json) -> list[str]:
+    ips = [] if services.is_headless(service) else services.cluster_ips(service)
+    ports = service["spec"].get("ports", ())
+    numbers = [(p.get("protocol", "TCP"), p["nodePort"]) for p in ports if p.get("nodePort")]
+    return [f"cluster IP {ip}" for ip in ips if ip] + [f"node port {n}/{p}" for p, n in numbers]
+
+
+_ADDRESSES = {"pods": _pod_addresses, "services": _service_addresses}
+
+
+@attrs.define
+class Addresses:
+    """A pod IP, a cluster IP, a node port is held by one object at a time."""
+
+    name = "addresses"
+    holder: dict[str, str] = attrs.field(factory=dict)
+    held: dict[str, list[str]] = attrs.field(factory=dict)
+
+    def see(self, event: Event) -> Iterator[str]:
+        addresses_of = _ADDRESSES.get(event.key.resource)
+        if addresses_of is None:
+            return
+        uid = event.record.uid
+        for address in self.held.pop(uid, ()):
+            if self.holder.get(address) == uid:
+                del self.holder[address]
+        if event.op is Op.DELETED:
+            return
+        for address in addresses_of(event.record.value):
+            other = self.holder.get(address)
+            if other is not None:
+                yield f"{event.key} holds {address}, which {other} holds"
+            self.holder[address] = uid
+            self.held.setdefault(uid, []).append(address)
+
+
+@attrs.define
+class Namespaces:
+    """An object lives in a namespace that exists; a namespace that goes leaves nothing behind."""
+
+    name = "namespaces"
+    living: set[str] = attrs.field(factory=set)
+    objects: Counter[str] = attrs.field(factory=Counter)
+
+    def see(self, event: Event) -> Iterator[str]:
+        key = event.key
+        if key.resource == "namespaces":
+            if event.op is not Op.DELETED:
+                self.living.add(key.name)
+                return
+            self.living.discard(key.name)
+            if self.objects[key.name]:
+                yield f"namespace {key.name} is removed while {self.objects[key.name]} objects are in it"
+        elif key.namespace and event.op is Op.ADDED:
+            self.objects[key.namespace] += 1
+            if key.namespace not in self.living:
+                yield f"{key} is created in a namespace that is not there"
+        elif key.namespace and event.op is Op.DELETED:
+            self.objects[key.namespace] -= 1
+
+
+def all_invariants() -> list[Invariant]:
+    return [Revisions(), PodCounts(), Addresses(), Namespaces()]

@@ -1,0 +1,166 @@
+"""Room for the pod's requests, and its scores; kept per request shape and patched where nodes changed.
+
+Source: k8s v1.36 pkg/scheduler/framework/plugins/noderesources/{fit,balanced_allocation}.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kcp.scheduler.cluster_state import ClusterState
+from kcp.scheduler.framework.plugin import Codes, Cycle, Rows
+from kcp.scheduler.framework.status import UNRESOLVABLE, UNSCHEDULABLE
+from kcp.scheduler.plugins import node_resources
+from kcp.scheduler.pod_class import BASE_RESOURCES, Shape
+from kcp.scheduler.terms import Bools, Ints
+
+TOO_MANY_PODS = "Too many pods"
+
+
+class NodeResourcesFit:
+    """All insufficient resources are reported, each as its own reason."""
+
+    name = "NodeResourcesFit"
+    reasons = {1: (UNSCHEDULABLE, "Insufficient"), 2: (UNRESOLVABLE, "Insufficient")}
+
+    def __init__(self, args: Mapping[str, Any]) -> None:
+        scoring = args.get("scoringStrategy") or {}
+        self.strategy = node_resources.strategy_of(scoring)
+        self.resources = node_resources.resources_of(scoring)
+        self._ignored = frozenset(args.get("ignoredResources") or ())
+        self._ignored_groups = frozenset(args.get("ignoredResourceGroups") or ())
+
+    def counts(self, resource: str) -> bool:
+        if resource in BASE_RESOURCES:
+            return True
+        return resource not in self._ignored and resource.partition("/")[0] not in self._ignored_groups
+
+    def requests(self, shape: Shape) -> list[tuple[str, int]]:
+        return [(name, amount) for name, amount in shape.real if self.counts(name)]
+
+    def active(self, cycle: Cycle) -> bool:
+        return True
+
+    def codes(self, cycle: Cycle, rows: Rows) -> Codes:
+        state, shape = cycle.state, cycle.cls.shape
+        failing = state.pod_count[rows] + 1 > state.max_pods[rows]
+        never = np.zeros(len(failing), np.bool_)
+        for name, amount in self.requests(shape):
+            column = state.column(name)
+            allocatable = column.allocatable[rows]
+            failing = failing | (amount > allocatable - column.requested[rows])
+            never |= amount > allocatable
+        codes: Codes = np.where(never, 2, failing.astype(np.int8)).astype(np.int8)
+        return codes
+
+    def insufficient(self, cycle: Cycle, rows: Rows) -> list[tuple[str, Bools]]:
+        """(reason, which nodes) for everything that a node may lack."""
+        state = cycle.state
+        found: list[tuple[str, Bools]] = [(TOO_MANY_PODS, state.pod_count[rows] + 1 > state.max_pods[rows])]
+        for name, amount in self.requests(cycle.cls.shape):
+            column = state.column(name)
+            lacking = amount > column.allocatable[rows] - column.requested[rows]
+            found.append((f"Insufficient {name}", lacking))
+        return found
+
+    def fits_row(self, state: ClusterState, shape: Shape, node: int) -> bool:
+        if state.pod_count.item(node) >= state.max_pods.item(node):
+            return False
+        for name, amount in self.requests(shape):
+            column = state.column(name)
+            if amount > column.allocatable.item(node) - column.requested.item(node):
+                return False
+        return True
+
+
+class BalancedAllocation:
+    """Pods that request none of the listed resources skip it."""
+
+    name = "NodeResourcesBalancedAllocation"
+
+    def __init__(self, args: Mapping[str, Any]) -> None:
+        self.resources = node_resources.resources_of(args)
+
+    def skips(self, shape: Shape) -> bool:
+        return not any(shape.request(name) for name, _ in self.resources)
+
+
+class ShapeCache:
+    """Which nodes have room for a shape, and its weighted resource scores. Follows the state's dirty list."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        fit: NodeResourcesFit | None,
+        fit_weight: int,
+        balanced: BalancedAllocation | None,
+        balanced_weight: int,
+    ) -> None:
+        self.shape = shape
+        self._fit = fit
+        self._fit_weight = fit_weight
+        self._balanced = balanced if balanced is not None and not balanced.skips(shape) else None
+        self._balanced_weight = balanced_weight
+        self.ok: Bools = np.zeros(0, np.bool_)
+        self.score: Ints = np.zeros(0, np.int64)
+        self.epoch = -1
+        self.read = 0
+
+    def refresh(self, state: ClusterState) -> None:
+        if self.epoch != state.epoch:
+            self._connect(state)
+            self._recompute(state)
+        elif self.read < len(state.dirty):
+            pending = state.dirty[self.read :]
+            if len(pending) > 64 and len(pending) > len(state) // 4:
+                self._recompute(state)
+            else:
+                for node in pending:
+                    self._patch(state, node)
+        self.epoch, self.read = state.epoch, len(state.dirty)
+
+    def _connect(self, state: ClusterState) -> None:
+        shape = self.shape
+        fit, balanced = self._fit, self._balanced
+        self._wanted = (
+            [(state.column(name), amount) for name, amount in fit.requests(shape)] if fit is not None else []
+        )
+        self._columns: Sequence[node_resources.Column] = ()
+        self._balance: Sequence[node_resources.Column] = ()
+        if fit is not None and self._fit_weight:
+            self._columns = node_resources.columns_of(state, shape, fit.resources, real=False)
+        if balanced is not None:
+            self._balance = node_resources.columns_of(state, shape, balanced.resources, real=True)
+
+    def _recompute(self, state: ClusterState) -> None:
+        nodes = len(state)
+        ok = np.ones(nodes, np.bool_)
+        score = np.zeros(nodes, np.int64)
+        if self._fit is not None:
+            ok = state.pod_count < state.max_pods
+            for column, amount in self._wanted:
+                ok = ok & (amount <= column.allocatable - column.requested)
+            if self._fit_weight:
+                score = score + self._fit.strategy.all(self._columns, nodes) * self._fit_weight
+        if self._balanced is not None:
+            score = score + node_resources.balance_all(self._balance, nodes) * self._balanced_weight
+        self.ok, self.score = ok, score
+
+    def _patch(self, state: ClusterState, node: int) -> None:
+        score = 0
+        if self._fit is not None:
+            fits = state.pod_count.item(node) < state.max_pods.item(node)
+            if fits:
+                for column, amount in self._wanted:
+                    if amount > column.allocatable.item(node) - column.requested.item(node):
+                        fits = False
+                        break
+            self.ok[node] = fits
+            if self._fit_weight:
+                score = self._fit.strategy.row(self._columns, node) * self._fit_weight
+        if self._balanced is not None:
+            score += node_resources.balance_row(self._balance, node) * self._balanced_weight
+        self.score[node] = score

@@ -1,0 +1,25 @@
+"""Cordoned nodes take only pods that tolerate `node.kubernetes.io/unschedulable:NoSchedule`.
+
+Source: k8s v1.36 pkg/scheduler/framework/plugins/nodeunschedulable.
+"""
+
+from __future__ import annotations
+
+from kcp.apis.semantics import taints
+from kcp.scheduler.framework.plugin import Codes, codes_where
+from kcp.scheduler.framework.runtime import Framework
+from kcp.scheduler.framework.status import UNRESOLVABLE
+from kcp.scheduler.pod_class import PodClass
+
+_TAINT = {"key": taints.UNSCHEDULABLE, "effect": taints.NO_SCHEDULE}
+
+
+class NodeUnschedulable:
+    name = "NodeUnschedulable"
+    reasons = {1: (UNRESOLVABLE, "node(s) were unschedulable")}
+
+    def static_codes(self, framework: Framework, cls: PodClass) -> Codes | None:
+        cordoned = framework.node_facts().unschedulable
+        if not cordoned.any() or taints.is_tolerated(_TAINT, cls.tolerations):
+            return None
+        return codes_where(cordoned)

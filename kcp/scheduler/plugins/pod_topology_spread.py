@@ -1,0 +1,233 @@
+"""Spread over topology domains: hard constraints filter, soft ones score; most pods of workloads get soft defaults.
+
+Source: k8s v1.36 pkg/scheduler/framework/plugins/podtopologyspread/{filtering,scoring,common}.go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from kcp.apis.semantics import topology
+from kcp.machinery.labels import Requirement, Selector, from_label_selector, from_set
+from kcp.scheduler.cluster_state import ClusterState
+from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Rows
+from kcp.scheduler.framework.runtime import Framework
+from kcp.scheduler.framework.status import UNRESOLVABLE, UNSCHEDULABLE
+from kcp.scheduler.plugins.node_affinity import selected_nodes
+from kcp.scheduler.plugins.taint_toleration import untolerated
+from kcp.scheduler.pod_class import Constraint, PodClass, spread_constraint
+from kcp.scheduler.terms import Bools, Ints, Sums
+
+Json = dict[str, Any]
+Floats = NDArray[np.float64]
+
+SYSTEM_DEFAULTS: tuple[Json, ...] = (
+    {"maxSkew": 3, "topologyKey": topology.HOSTNAME, "whenUnsatisfiable": "ScheduleAnyway"},
+    {"maxSkew": 5, "topologyKey": topology.ZONE, "whenUnsatisfiable": "ScheduleAnyway"},
+)
+_TEXT = "node(s) didn't match pod topology spread constraints"
+
+
+@attrs.frozen(eq=False)
+class Constraints:
+    """What applies to a pod. `own`: nodes that lack a key are ignored by soft constraints."""
+
+    hard: tuple[Constraint, ...]
+    soft: tuple[Constraint, ...]
+    require_keys: bool
+
+
+class PodTopologySpread:
+    name = "PodTopologySpread"
+    reasons = {1: (UNSCHEDULABLE, _TEXT), 2: (UNRESOLVABLE, f"{_TEXT} (missing required label)")}
+
+    def __init__(self, args: Mapping[str, Any]) -> None:
+        self._system = (args.get("defaultingType") or "System") == "System"
+        self._defaults: Sequence[Json] = SYSTEM_DEFAULTS if self._system else args.get("defaultConstraints") or ()
+
+    def constraints(self, framework: Framework, cls: PodClass) -> Constraints:
+        if cls.has_spread:
+            return Constraints(cls.hard_spread, cls.soft_spread, True)
+        version = framework.state.selecting_version.get(cls.namespace, 0)
+        known = framework.defaults.get(cls.number)
+        if known is not None and known[0] == version:
+            found: Constraints = known[1]
+            return found
+        found = self._default_constraints(framework.state, cls)
+        framework.defaults[cls.number] = (version, found)
+        return found
+
+    def _default_constraints(self, state: ClusterState, cls: PodClass) -> Constraints:
+        selector = default_selector(state, cls) if self._defaults else Selector()
+        if selector.empty:
+            return Constraints((), (), not self._system)
+        made = [(c["whenUnsatisfiable"], spread_constraint(c, selector, cls.labels)) for c in self._defaults]
+        hard = tuple(c for when, c in made if when == "DoNotSchedule")
+        soft = tuple(c for when, c in made if when == "ScheduleAnyway")
+        return Constraints(hard, soft, not self._system)
+
+    # --- hard constraints ---
+
+    def active(self, cycle: Cycle) -> bool:
+        return bool(self.constraints(cycle.framework, cycle.cls).hard)
+
+    def codes(self, cycle: Cycle, rows: Rows) -> Codes:
+        framework, cls = cycle.framework, cycle.cls
+        hard = self.constraints(framework, cls).hard
+        keys = tuple(c.key for c in hard)
+        codes: Codes | None = None
+        for constraint in hard:
+            sums = _counted(framework, cls, constraint, keys)
+            domains = framework.state.domains(constraint.key)
+            ids = domains.ids[rows]
+            least = _least(constraint, sums)
+            limit = constraint.max_skew + least - int(constraint.matches_self)
+            too_many = sums.counts > limit
+            too_many[domains.count] = False
+            failing = np.where(ids == domains.count, np.int8(2), too_many[ids].astype(np.int8))
+            codes = failing if codes is None else np.where(codes != 0, codes, failing)
+        assert codes is not None
+        return codes
+
+    # --- soft constraints ---
+
+    def scores(self, cycle: Cycle, feasible: NDArray[np.int64]) -> Ints | None:
+        framework, cls = cycle.framework, cycle.cls
+        constraints = self.constraints(framework, cls)
+        soft = constraints.soft
+        if not soft:
+            return None
+        ignored = _ignored(framework.state, soft, feasible) if constraints.require_keys else None
+        raw = np.zeros(len(feasible), np.float64)
+        kept = len(feasible) - (int(ignored.sum()) if ignored is not None else 0)
+        keys = tuple(c.key for c in soft) if constraints.require_keys else ()
+        for constraint in soft:
+            raw += _soft_score(framework, cls, constraint, keys, feasible, ignored, kept)
+        return _normalized(_rounded(raw), ignored)
+
+
+def default_selector(state: ClusterState, cls: PodClass) -> Selector:
+    """Everything that the Services and the owner of a pod select, together. Empty: nothing selects it.
+
+    Source: k8s v1.36 pkg/scheduler/framework/plugins/helper/spread.go.
+    """
+    labels: dict[str, str] = {}
+    prefix = f"{cls.namespace}/"
+    for key, service in state.objects["services"].items():
+        wanted = (service.get("spec") or {}).get("selector")
+        if wanted is not None and key.startswith(prefix) and wanted.items() <= cls.labels.items():
+            labels.update(wanted)
+    requirements: Sequence[Requirement] = ()
+    if cls.owner is not None:
+        resource, name = cls.owner
+        owner = state.objects[resource].get(f"{cls.namespace}/{name}")
+        wanted = (owner.get("spec") or {}).get("selector") if owner is not None else None
+        if wanted and resource == "replicationcontrollers":
+            labels.update(wanted)
+        elif wanted is not None:
+            requirements = from_label_selector(wanted).requirements
+    return from_set(labels).plus(*requirements)
+
+
+def _eligible(
+    framework: Framework, cls: PodClass, constraint: Constraint, keys: tuple[str, ...]
+) -> tuple[Any, Bools | None]:
+    """(name, mask) of the nodes whose pods count. A mask of None means all nodes."""
+    affinity = cls.node_signature if constraint.honor_affinity and cls.selects_nodes else None
+    tolerations = cls.toleration_signature if constraint.honor_taints else None
+    name = ("eligible", affinity, tolerations, keys)
+
+    def build() -> Bools | None:
+        state = framework.state
+        mask = np.ones(len(state), np.bool_)
+        for key in keys:
+            domains = state.domains(key)
+            mask &= domains.ids < domains.count
+        if affinity is not None:
+            mask &= selected_nodes(framework, cls)
+        if tolerations is not None:
+            hard = untolerated(framework, cls)
+            if hard is not None:
+                mask &= ~hard
+        return None if mask.all() else mask
+
+    mask: Bools | None = framework.once(name, build)
+    return (None if mask is None else name), mask
+
+
+def _counted(framework: Framework, cls: PodClass, constraint: Constraint, keys: tuple[str, ...]) -> Sums:
+    state = framework.state
+    name, mask = _eligible(framework, cls, constraint, keys)
+    selector = constraint.selector if constraint.counts else _NOTHING
+    counter = state.spreading(cls.namespace, selector)
+    return counter.summed((constraint.key, name), state.domains(constraint.key), mask)
+
+
+_NOTHING = Selector((), True)
+
+
+def _least(constraint: Constraint, sums: Sums) -> int:
+    """The smallest count of an eligible domain; 0 when there are fewer domains than asked for."""
+    counts = sums.counts[: sums.domains.count][sums.present]
+    if len(counts) < constraint.min_domains:
+        return 0
+    return int(counts.min())
+
+
+def _ignored(state: ClusterState, soft: Sequence[Constraint], feasible: Any) -> Bools | None:
+    """Feasible nodes that lack one of the keys; None when all have all."""
+    lacking = np.zeros(len(feasible), np.bool_)
+    for constraint in soft:
+        domains = state.domains(constraint.key)
+        lacking |= domains.ids[feasible] == domains.count
+    return lacking if lacking.any() else None
+
+
+def _soft_score(
+    framework: Framework,
+    cls: PodClass,
+    constraint: Constraint,
+    keys: tuple[str, ...],
+    feasible: NDArray[np.int64],
+    ignored: Bools | None,
+    kept: int,
+) -> Floats:
+    state = framework.state
+    domains = state.domains(constraint.key)
+    ids = domains.ids[feasible]
+    if constraint.key == topology.HOSTNAME:
+        selector = constraint.selector if constraint.counts else _NOTHING
+        counts = state.spreading(cls.namespace, selector).node[feasible]
+        size = kept
+    else:
+        counts = _counted(framework, cls, constraint, keys).counts[ids]
+        scored = ids if ignored is None else ids[~ignored]
+        size = int(np.count_nonzero(np.bincount(scored, minlength=1)))
+    score = counts * math.log(size + 2) + float(constraint.max_skew - 1)
+    there: Floats = np.where(ids < domains.count, score, 0.0)
+    return there
+
+
+def _rounded(raw: Floats) -> Ints:
+    """Half away from zero, as Go's math.Round; the values are not negative."""
+    whole = np.floor(raw)
+    rounded: Ints = (whole + (raw - whole >= 0.5)).astype(np.int64)
+    return rounded
+
+
+def _normalized(scores: Ints, ignored: Bools | None) -> Ints:
+    judged = scores if ignored is None else scores[~ignored]
+    if not len(judged):
+        return np.zeros(len(scores), np.int64)
+    highest, lowest = int(judged.max()), int(judged.min())
+    if highest == 0:
+        scaled = np.full(len(scores), MAX_SCORE, np.int64)
+    else:
+        scaled = MAX_SCORE * (highest + lowest - scores) // highest
+    return scaled if ignored is None else np.where(ignored, 0, scaled)
