@@ -28,6 +28,40 @@ CA_LIFETIME = timedelta(days=3650)
 LEAF_LIFETIME = timedelta(days=365)
 
 
+SHORT_LIFETIME = timedelta(hours=8)
+"""The end of so short a certificate is not moved back along with its beginning."""
+
+_KEY_USAGES = {
+    "signing": "digital_signature",
+    "digital signature": "digital_signature",
+    "content commitment": "content_commitment",
+    "key encipherment": "key_encipherment",
+    "key agreement": "key_agreement",
+    "data encipherment": "data_encipherment",
+    "cert sign": "key_cert_sign",
+    "crl sign": "crl_sign",
+    "encipher only": "encipher_only",
+    "decipher only": "decipher_only",
+}
+_KEY_USAGE_BITS = tuple(dict.fromkeys(_KEY_USAGES.values()))
+_EXTENDED_USAGES = {
+    "any": ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+    "server auth": ExtendedKeyUsageOID.SERVER_AUTH,
+    "client auth": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "code signing": ExtendedKeyUsageOID.CODE_SIGNING,
+    "email protection": ExtendedKeyUsageOID.EMAIL_PROTECTION,
+    "s/mime": ExtendedKeyUsageOID.EMAIL_PROTECTION,
+    "ipsec end system": x509.ObjectIdentifier("1.3.6.1.5.5.7.3.5"),
+    "ipsec tunnel": x509.ObjectIdentifier("1.3.6.1.5.5.7.3.6"),
+    "ipsec user": x509.ObjectIdentifier("1.3.6.1.5.5.7.3.7"),
+    "timestamping": ExtendedKeyUsageOID.TIME_STAMPING,
+    "ocsp signing": ExtendedKeyUsageOID.OCSP_SIGNING,
+    "microsoft sgc": x509.ObjectIdentifier("1.3.6.1.4.1.311.10.3.3"),
+    "netscape sgc": x509.ObjectIdentifier("2.16.840.1.113730.4.1"),
+}
+"""The usages of a CertificateSigningRequest. Source: k8s.io/api/certificates/v1, client-go/util/certificate/csr."""
+
+
 class CertificateError(ValueError):
     """Raised when PEM data cannot be read as what it should be."""
 
@@ -236,13 +270,39 @@ class Authority:
     ) -> bytes:
         """The certificate PEM for a request: its subject, names and key as asked. Raises CertificateError."""
         asked = parse_request(csr_pem)
-        try:
-            names = asked.request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            names = None
+        names = _names_of(asked.request)
         usages = _extended_usages(server=server, client=client)
         signed = self._sign(asked.public_key, asked.request.subject, names, usages, lifetime)
         return certificate_pem(signed)
+
+    def sign_for(self, csr_pem: bytes, usages: Sequence[str], lifetime: timedelta) -> bytes:
+        """The certificate PEM for a request under the policy of the cluster's signers.
+
+        `usages` are those of a CertificateSigningRequest. Of the request's own extensions only its names are kept; it
+        never outlives the authority. Raises CertificateError.
+        Source: k8s v1.36 pkg/controller/certificates/authority/policies.go.
+        """
+        asked = parse_request(csr_pem)
+        now = self.clock.now().replace(microsecond=0)
+        end = now + lifetime if lifetime < SHORT_LIFETIME else now + lifetime - BACKDATE
+        names = _names_of(asked.request)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(asked.request.subject)
+            .issuer_name(self.certificate.subject)
+            .public_key(asked.public_key)
+            .serial_number(_serial(self.entropy))
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(min(end, self.certificate.not_valid_after_utc))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        )
+        for extension, critical in _usage_extensions(usages):
+            builder = builder.add_extension(extension, critical)
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
+        if names is not None:
+            builder = builder.add_extension(names, critical=False)
+        return certificate_pem(builder.sign(self.key, hashes.SHA256(), ecdsa_deterministic=True))
 
     def _sign(
         self,
@@ -266,6 +326,31 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256(), ecdsa_deterministic=True)
 
 
+def _serial(entropy: Entropy) -> int:
+    return int.from_bytes(entropy.token_bytes(19), "big") | 1
+
+
+def _names_of(request: x509.CertificateSigningRequest) -> x509.SubjectAlternativeName | None:
+    try:
+        return request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _usage_extensions(usages: Sequence[str]) -> list[tuple[x509.ExtensionType, bool]]:
+    """(extension, critical) of KeyUsage and ExtendedKeyUsage, as far as something is asked for."""
+    bits = {name: name in {_KEY_USAGES[u] for u in usages if u in _KEY_USAGES} for name in _KEY_USAGE_BITS}
+    if not bits["key_agreement"]:
+        bits["encipher_only"] = bits["decipher_only"] = False
+    extended = list(dict.fromkeys(_EXTENDED_USAGES[u] for u in usages if u in _EXTENDED_USAGES))
+    found: list[tuple[x509.ExtensionType, bool]] = []
+    if any(bits.values()):
+        found.append((x509.KeyUsage(**bits), True))
+    if extended:
+        found.append((x509.ExtendedKeyUsage(extended), False))
+    return found
+
+
 def _builder(
     now: datetime,
     lifetime: timedelta,
@@ -274,13 +359,12 @@ def _builder(
     public_key: CertificatePublicKeyTypes,
     entropy: Entropy,
 ) -> x509.CertificateBuilder:
-    serial = int.from_bytes(entropy.token_bytes(19), "big") | 1
     return (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(issuer)
         .public_key(public_key)
-        .serial_number(serial)
+        .serial_number(_serial(entropy))
         .not_valid_before(now - BACKDATE)
         .not_valid_after(now + lifetime)
     )

@@ -61,7 +61,7 @@ def command(**flags: Any) -> None:
         logs.configure(settings.log_format, settings.log_level)  # type: ignore[arg-type]
         anyio.run(run, settings, announce, backend_options={"use_uvloop": True})
     except* (StoreError, OSError, SettingError, ValueError) as group:
-        click.echo(f"kcp: {_first(group)}", err=True)
+        click.echo(f"kcp: {_text(_first(group))}", err=True)
         sys.exit(1)
 
 
@@ -69,6 +69,13 @@ def _first(group: BaseException) -> BaseException:
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
     return group
+
+
+def _text(error: BaseException) -> str:
+    """What happened, without the number of an OSError that already says it in words."""
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return error.strerror
+    return str(error)
 
 
 def announce(ready: Ready) -> None:

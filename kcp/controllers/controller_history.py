@@ -64,9 +64,8 @@ def new_revision(owner: Json, number: int, collision_count: int, hash_label: str
         "labels": {**(template.get("metadata", {}).get("labels") or {}), hash_label: hash_},
         "ownerReferences": [meta.owner_reference(owner)],
     }
-    annotations = {k: v for k, v in meta.annotations(owner).items() if k != workloads.LAST_APPLIED}
-    if annotations:
-        metadata["annotations"] = annotations
+    if meta.annotations(owner):
+        metadata["annotations"] = dict(meta.annotations(owner))
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",

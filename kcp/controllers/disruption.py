@@ -290,7 +290,7 @@ def _clear_stale_condition(pod: Json | None, now: datetime) -> Steps:
     if left_s > 0:
         yield fx.RequeueAfter(left_s)
         return
-    condition = {"type": "DisruptionTarget", "status": "False"}
+    condition: Json = {"type": "DisruptionTarget", "status": "False"}
     if generation := meta.generation(pod):
         condition["observedGeneration"] = generation
     conditions = [c for c in pod["status"]["conditions"] if c["type"] != "DisruptionTarget"]

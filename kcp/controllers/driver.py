@@ -276,19 +276,16 @@ class ControllerRun:
         env = self.environment(trace.key)
         trace.now_us = microseconds(env.now)
         plan = self.controller.plan(trace.key, self.view, env)
-        try:
-            effect = next(plan)
-        except StopIteration:
+        effect = fx.advance(plan, None)
+        if effect is None:
             return
         trace.id = self.sink.next_id()
         executor = Executor(self.client, trace.id, self.write_event, self.externals)
         try:
-            while True:
+            while effect is not None:
                 outcome = await executor.perform(effect)
                 self._note(trace, effect, outcome)
-                effect = plan.send(outcome)
-        except StopIteration:
-            pass
+                effect = fx.advance(plan, outcome)
         finally:
             if executor.written:
                 self._barriers[trace.key] = executor.written

@@ -191,6 +191,18 @@ class Outcome:
 Plan = Generator[Effect, Outcome, None]
 
 
+class Abandoned(Exception):
+    """Raised inside a plan that cannot go on because an effect failed: its key is planned again, as after any failure."""
+
+
+def advance(plan: Plan, outcome: Outcome | None) -> Effect | None:
+    """The next effect of a plan, None when it has ended. `outcome` is that of the effect before, None at the start."""
+    try:
+        return next(plan) if outcome is None else plan.send(outcome)
+    except (StopIteration, Abandoned):
+        return None
+
+
 @attrs.frozen(slots=True)
 class Env:
     """What a planner knows besides its view: everything else would make it impure."""

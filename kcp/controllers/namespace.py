@@ -51,6 +51,13 @@ class Leftovers:
     failures: list[str] = attrs.field(factory=list)
     wait_s: float = 0.0
 
+    def with_items(self, resources: Sequence[Json], listed: Sequence[fx.Outcome]) -> list[Json]:
+        """The resources of which there is something. One that cannot be listed may not pass for an empty one."""
+        for resource, outcome in zip(resources, listed, strict=True):
+            if outcome.error is not None:
+                self.failures.append(_failure_text(resource, outcome.error))
+        return [r for r, outcome in zip(resources, listed, strict=True) if outcome.items]
+
     def note(self, resource: str, objects: Sequence[Json], now: datetime) -> None:
         if not objects:
             return
@@ -79,7 +86,7 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
     left = Leftovers()
     pods, others = _split(env.settings["resources"])
     yield from _empty(key, pods, left, env.now)
-    if not left.remaining:
+    if not left.remaining and not left.failures:
         yield from _empty(key, others, left, env.now)
     outcome = yield fx.Status(
         "namespaces", namespace, {**namespace["status"], "conditions": _conditions(namespace, left, env.now)}
@@ -101,14 +108,15 @@ def _empty(
 ) -> Generator[fx.Effect, fx.Outcome, None]:
     """Delete everything of these resources; what is still there afterwards goes into `left`."""
     found = yield fx.All([_live(r, namespace) for r in resources])
-    busy = [r for r, outcome in zip(resources, found.all, strict=True) if outcome.items]
-    if not busy:
-        return
+    busy = left.with_items(resources, found.all)
     for resource in busy:
         outcome = yield fx.Request("DELETE", _collection(resource, namespace), body=_background())
         if outcome.error is not None:
             left.failures.append(_failure_text(resource, outcome.error))
+    if not busy:
+        return
     found = yield fx.All([_live(r, namespace) for r in busy])
+    left.with_items(busy, found.all)
     for resource, outcome in zip(busy, found.all, strict=True):
         left.note(f"{resource['plural']}.{resource['group']}", outcome.items, now)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from kcp.controllers import effects as fx
 from kcp.machinery import meta
-from kcp.machinery.errors import ApiError, NotFound
+from kcp.machinery.errors import ApiError, Invalid, NotFound
 from kcp.machinery.labels import Selector
 
 Json = dict[str, Any]
@@ -37,23 +37,33 @@ def claim(
 
     Adoption first makes sure, past the cache, that the owner still lives under this uid and is not going.
     An owner that is being deleted neither adopts nor releases. `finalizer` comes with adoption and goes with release.
+    Ends the plan (Abandoned) when one of these fails: whoever does not know what is his must not make or remove any.
     """
     mine: list[Json] = []
+    failed = False
     going = meta.is_deleting(owner)
     for obj in owned:
         if selector.matches(meta.labels(obj)):
             mine.append(obj)
         elif not going:
-            yield _release(owner, resource, obj, finalizer)
+            outcome = yield _release(owner, resource, obj, finalizer)
+            failed = failed or _unsure(outcome)
     wanted = [] if going else [o for o in orphans if _adoptable(o, selector) and eligible(o)]
-    if not wanted:
-        return mine
-    fresh = (yield fx.Live(owner_resource, meta.namespace(owner), meta.name(owner))).object
-    if fresh is None or meta.uid(fresh) != meta.uid(owner) or meta.is_deleting(fresh):
-        return mine
-    outcome = yield fx.All([_adopt(owner, resource, obj, finalizer) for obj in wanted])
-    mine.extend(o.object for o in outcome.all if o.ok and o.object is not None)
+    if wanted:
+        fresh = (yield fx.Live(owner_resource, meta.namespace(owner), meta.name(owner))).object
+        if fresh is None or meta.uid(fresh) != meta.uid(owner) or meta.is_deleting(fresh):
+            raise fx.Abandoned
+        outcome = yield fx.All([_adopt(owner, resource, obj, finalizer) for obj in wanted])
+        failed = failed or any(_unsure(part) for part in outcome.all)
+        mine.extend(o.object for o in outcome.all if o.ok and o.object is not None)
+    if failed:
+        raise fx.Abandoned
     return mine
+
+
+def _unsure(outcome: fx.Outcome) -> bool:
+    """Failed, and not because the object is gone or another one by now."""
+    return outcome.error is not None and not isinstance(outcome.error, (NotFound, Invalid))
 
 
 def _adoptable(obj: Json, selector: Selector) -> bool:
@@ -79,9 +89,7 @@ def _release(owner: Json, resource: str, obj: Json, finalizer: str) -> fx.Patch:
 
 def drop_finalizer(resource: str, obj: Json, finalizer: str) -> fx.Patch:
     """Takes one finalizer off, whatever else happened to the object meanwhile."""
-    return _patch(
-        resource, obj, {"uid": meta.uid(obj), "$deleteFromPrimitiveList/finalizers": [finalizer]}
-    )
+    return _patch(resource, obj, {"uid": meta.uid(obj), "$deleteFromPrimitiveList/finalizers": [finalizer]})
 
 
 def _patch(resource: str, obj: Json, metadata: Json) -> fx.Patch:

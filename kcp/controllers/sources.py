@@ -75,7 +75,8 @@ class Controller:
     """One row of the table: a planner and what feeds it.
 
     `identity` is the service account in kube-system under which its requests are made
-    (`system:serviceaccount:kube-system:<identity>`), as in Kubernetes' bootstrap roles.
+    (`system:serviceaccount:kube-system:<identity>`), as in Kubernetes' bootstrap roles; one that begins with `system:`
+    is a user by itself.
     """
 
     name: str
@@ -86,3 +87,5 @@ class Controller:
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     max_retries: int | None = None
     """Forget a key after this many failures in a row; None retries for ever, with backoff."""
+    retry_base_s: float = 0.005
+    """How long a key waits after its first failure; each further one doubles it."""

@@ -11,7 +11,7 @@ Start order: the log's writer, bootstrap objects, informers, controllers, schedu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import attrs
@@ -21,6 +21,7 @@ from anyio.abc import TaskStatus
 from kcp.api import app, bootstrap
 from kcp.api.admission.order import default_chain
 from kcp.api.allocation import Allocator
+from kcp.api.auth.legacy_tokens import LegacyTokens
 from kcp.api.auth.protocol import ALL_AUTHENTICATED, UserInfo
 from kcp.api.auth.service_account import ServiceAccountTokens, SigningKey, TokenIssuer
 from kcp.api.auth.setup import live_objects, setup
@@ -29,20 +30,24 @@ from kcp.api.watch_cache import WatchCaches
 from kcp.apis.catalog import build_catalog
 from kcp.apis.kind import Catalog
 from kcp.base.backoff import Backoff
-from kcp.base.certs import generate_key, private_key_pem
+from kcp.base.certs import Authority, generate_key, private_key_pem
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.base.tasks import restart_with_backoff
 from kcp.client.cache.shared_informer import InformerFactory
 from kcp.client.client import Client
-from kcp.client.recorder import EventRecorder
+from kcp.client.recorder import EventRecorder, EventType
 from kcp.client.transport import InProcessTransport, Transport
-from kcp.client.workqueue.rate_limiting import RateLimitingQueue
+from kcp.client.workqueue.rate_limiting import RateLimitingQueue, controller_rate_limiter
 from kcp.controllers import effects as fx
 from kcp.controllers.driver import ControllerRun
+from kcp.controllers.execute import External
 from kcp.controllers.sources import Controller
 from kcp.controllers.table import CONTROLLERS
+from kcp.controlplane.providers import providers
 from kcp.controlplane.sink import LogSink
+from kcp.node.fleet import Fleet, NodeSpec, recorders
+from kcp.scheduler.scheduler import Scheduler
 from kcp.store.protocol import Input, Store
 from kcp.wire.http import Handler
 
@@ -51,6 +56,7 @@ log = structlog.get_logger()
 
 CONTROLLER_MANAGER = UserInfo("system:kube-controller-manager", groups=(ALL_AUTHENTICATED,))
 SCHEDULER = UserInfo("system:kube-scheduler", groups=(ALL_AUTHENTICATED,))
+SIMULATED_NODES = UserInfo("system:kcp:simulated-nodes", groups=(ALL_AUTHENTICATED,))
 ADMIN = UserInfo("kubernetes-admin", groups=("kubeadm:cluster-admins", ALL_AUTHENTICATED))
 
 
@@ -58,6 +64,13 @@ def service_account(name: str) -> UserInfo:
     """The identity of a controller: its own service account in kube-system."""
     groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system", ALL_AUTHENTICATED)
     return UserInfo(f"system:serviceaccount:kube-system:{name}", groups=groups)
+
+
+def controller_user(controller: Controller) -> UserInfo:
+    """Under whose name a controller's requests are made."""
+    if controller.identity.startswith("system:"):
+        return UserInfo(controller.identity, groups=(ALL_AUTHENTICATED,))
+    return service_account(controller.identity)
 
 
 def node_identity(name: str) -> UserInfo:
@@ -70,6 +83,8 @@ class ClusterOptions:
 
     server: ServerSettings = attrs.field(factory=ServerSettings)
     client_ca_pem: bytes = b""
+    authority: Authority | None = None
+    """Signs approved certificate requests."""
     service_account_key: bytes = b""
     nodes: int = 0
     node_cpu: str = "4"
@@ -80,6 +95,16 @@ class ClusterOptions:
     controller_settings: Mapping[str, Mapping[str, Any]] = {}
     wrap_transport: Callable[[InProcessTransport], Transport] = lambda transport: transport
     """Puts something between every component and the API: where a simulation lets requests and watches fail."""
+
+    def node_specs(self) -> list[NodeSpec]:
+        """node-1, node-2, … of equal size."""
+        width = len(str(self.nodes))
+        return [
+            NodeSpec(
+                f"node-{number:0{width}d}", cpu=self.node_cpu, memory=self.node_memory, pods=self.node_pods
+            )
+            for number in range(1, self.nodes + 1)
+        ]
 
 
 @attrs.define
@@ -94,8 +119,13 @@ class Cluster:
     server: Server
     handler: Handler
     sink: LogSink
+    externals: Mapping[str, External] = attrs.field(init=False)
+    """What controllers reach outside the API, by name."""
     informers: InformerFactory = attrs.field(init=False)
     runs: list[ControllerRun] = attrs.field(factory=list)
+    scheduler: Scheduler | None = None
+    scheduler_seed: int = 0
+    fleet: Fleet | None = None
     _components: dict[str, anyio.CancelScope] = attrs.field(factory=dict)
 
     @classmethod
@@ -106,6 +136,11 @@ class Cluster:
 
     def __attrs_post_init__(self) -> None:
         self.informers = self._new_informers()
+        authority = self.options.authority or Authority.create(
+            "kubernetes", self.clock, self.entropy.stream("signer")
+        )
+        self.externals = providers(authority, self.server.extras["token_issuer"].key)
+        self.scheduler_seed = self.entropy.stream("scheduler").below(2**63)
 
     def _new_informers(self) -> InformerFactory:
         client = self.client(CONTROLLER_MANAGER, "kube-controller-manager")
@@ -145,10 +180,80 @@ class Cluster:
             await self.store.run()
 
     async def _start(self, group: anyio.abc.TaskGroup) -> None:
-        started = anyio.Event()
-        group.start_soon(self._component, "kube-controller-manager", self._run_controllers, started)
-        await started.wait()
-        self._note_start()
+        parts: list[tuple[str, Callable[[anyio.Event], Any]]] = [
+            ("kube-controller-manager", self._run_controllers)
+        ]
+        if self.options.scheduler:
+            parts.append(("kube-scheduler", self._run_scheduler))
+        if self.options.nodes:
+            parts.append(("simulated-nodes", self._run_nodes))
+        for name, run in parts:
+            started = anyio.Event()
+            group.start_soon(self._component, name, run, started)
+            await started.wait()
+            if run == self._run_controllers:
+                self._note_start()
+
+    async def _run_scheduler(self, started: anyio.Event) -> None:
+        """The scheduler on caches of its own, under its own identity."""
+        client = self.client(SCHEDULER, "kube-scheduler")
+        informers = InformerFactory(
+            client, clock=self.clock, entropy=self.entropy.stream("scheduler/informers")
+        )
+        recorder = EventRecorder(
+            client,
+            "default-scheduler",
+            form="events.k8s.io",
+            clock=self.clock,
+            entropy=self.entropy.stream("default-scheduler"),
+        )
+
+        def write_event(
+            regarding: Json,
+            type_: str,
+            reason: str,
+            message: str,
+            action: str,
+            related: Json | None,
+        ) -> None:
+            recorder.event(
+                regarding, cast("EventType", type_), reason, message, action=action, related=related
+            )
+
+        rows = self.scheduler.rows if self.scheduler is not None else {}
+        self.scheduler = Scheduler(
+            client, informers, self.clock, self.sink, write_event, seed=self.scheduler_seed, recorded=rows
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._forever, "scheduler events", recorder.run)
+            group.start_soon(self._forever, "scheduler informers", informers.run)
+            started.set()
+            await self.scheduler.run()
+
+    async def _run_nodes(self, started: anyio.Event) -> None:
+        """The simulated nodes: each acts under its own identity, all follow one watch."""
+        client = self.client(SIMULATED_NODES, "kcp-simulated-nodes")
+        entropy = self.entropy.stream("nodes")
+        informers = InformerFactory(client, clock=self.clock, entropy=entropy.stream("informers"))
+
+        def client_for(name: str) -> Client:
+            return self.client(node_identity(name), "kubelet")
+
+        fleet = self.fleet = Fleet(
+            client_for=client_for,
+            pods=informers.informer("pods"),
+            nodes=informers.informer("nodes"),
+            recorder_for=recorders(client_for, self.clock, entropy),
+            clock=self.clock,
+            entropy=entropy,
+        )
+        self.server.extras["pod_logs"] = fleet.logs
+        async with anyio.create_task_group() as group:
+            group.start_soon(informers.run)
+            group.start_soon(fleet.run)
+            await informers.wait_for_sync()
+            await fleet.add_nodes(self.options.node_specs())
+            started.set()
 
     async def _component(self, name: str, run: Callable[[anyio.Event], Any], started: anyio.Event) -> None:
         """Run a component, each time anew after `restart`. `run` sets `started` once it is put together."""
@@ -164,7 +269,7 @@ class Cluster:
         self.runs = []
         async with anyio.create_task_group() as group:
             for controller in self.options.controllers:
-                recorder = self._recorder(service_account(controller.identity), controller.name)
+                recorder = self._recorder(controller_user(controller), controller.name)
                 group.start_soon(self._forever, f"{controller.name} events", recorder.run)
                 run = self._controller_run(controller, recorder, rows.get(controller.name, 0))
                 self.runs.append(run)
@@ -194,14 +299,17 @@ class Cluster:
             settings.setdefault("root_ca", self.options.client_ca_pem.decode())
         return ControllerRun(
             controller=controller,
-            client=self.client(service_account(controller.identity), controller.name),
+            client=self.client(controller_user(controller), controller.name),
             informers=self.informers,
             clock=self.clock,
-            queue=RateLimitingQueue(clock=self.clock),
+            queue=RateLimitingQueue(
+                clock=self.clock, limiter=controller_rate_limiter(self.clock, controller.retry_base_s)
+            ),
             sink=self.sink,
             write_event=write_event,
             resources=self.resources,
             settings=settings,
+            externals=self.externals,
             recorded=recorded,
         )
 
@@ -220,7 +328,15 @@ class Cluster:
             r.controller.name: {k: v for k, v in r.settings.items() if k != "resources"} for r in self.runs
         }
         self.store.record(
-            Input("start", {"epoch": self.store.epoch, "resources": self.resources(), "settings": settings})
+            Input(
+                "start",
+                {
+                    "epoch": self.store.epoch,
+                    "resources": self.resources(),
+                    "settings": settings,
+                    "scheduler_seed": self.scheduler_seed,
+                },
+            )
         )
 
 
@@ -256,7 +372,7 @@ def build_server(
         store,
         clock,
         client_ca_pems=[options.client_ca_pem] if options.client_ca_pem else [],
-        tokens=[tokens],
+        tokens=[tokens, LegacyTokens((key,), clock, live_objects(store), settings.api_audiences)],
         audiences=settings.api_audiences,
         anonymous=settings.anonymous_auth,
     )

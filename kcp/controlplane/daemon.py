@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import attrs
+from anyio.abc import TaskStatus
 
 from kcp.api.context import ServerSettings
 from kcp.apis.semantics.facts import FACTS
@@ -67,10 +68,10 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
         on_ready(Ready(url, kubeconfig, clock.monotonic() - started_s, store.rv))
 
     async with anyio.create_task_group() as group:
-        with anyio.fail_after(START_TIMEOUT_S):
-            await group.start(cluster.run)
         with anyio.CancelScope() as serving:
-            group.start_soon(_stop_on_signal, serving)
+            await group.start(_stop_on_signal, serving)
+            with anyio.fail_after(START_TIMEOUT_S):
+                await group.start(cluster.run)
             certificate, key = keys.serving_paths
             memory.settle()
             await serve(
@@ -83,9 +84,12 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
         group.cancel_scope.cancel()  # requests are drained: now the rest stops, the log's writer last
 
 
-async def _stop_on_signal(scope: anyio.CancelScope) -> None:
-    """The first signal stops in order; a second one ends the process at once."""
+async def _stop_on_signal(
+    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """The first signal stops in order; a second one ends the process at once. Started: signals are received."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             scope.cancel()
             return
@@ -107,6 +111,7 @@ def _options(settings: DaemonSettings, keys: pki.Pki, host: str, port: int) -> C
             external_port=port,
         ),
         client_ca_pem=keys.authority.certificate_pem,
+        authority=keys.authority,
         service_account_key=keys.service_account_key,
         nodes=settings.nodes,
         node_cpu=settings.node_cpu,

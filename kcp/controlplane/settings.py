@@ -6,6 +6,8 @@ import attrs
 
 from kcp.base.settings import setting
 
+MAX_PORT = 65535
+
 
 @attrs.frozen
 class DaemonSettings:
@@ -34,9 +36,18 @@ class DaemonSettings:
 
     @property
     def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]") or "127.0.0.1"
+        return self._address[0]
 
     @property
     def port(self) -> int:
-        """Raises ValueError for an address without a port."""
-        return int(self.listen.rpartition(":")[2])
+        """Raises ValueError for what is no HOST:PORT."""
+        return self._address[1]
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        host, colon, port = self.listen.rpartition(":")
+        if not colon or not port.isdecimal():
+            raise ValueError(f"{self.listen!r} is no address to listen on: expected HOST:PORT")
+        if int(port) > MAX_PORT:
+            raise ValueError(f"{self.listen!r} is no address to listen on: the port is beyond {MAX_PORT}")
+        return host.strip("[]") or "127.0.0.1", int(port)

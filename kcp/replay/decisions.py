@@ -80,9 +80,8 @@ class Remaker:
         for index, recorded in enumerate(decision.effects):
             if recorded["kind"] in ABORTED:
                 return None
-            try:
-                effect = next(plan) if outcome is None else plan.send(outcome)
-            except StopIteration:
+            effect = fx.advance(plan, outcome)
+            if effect is None:
                 return Divergence(decision, frontier, index, None, recorded, None)
             ours = describe(effect)
             if not same_effect(ours, recorded):
@@ -90,9 +89,8 @@ class Remaker:
             outcome = self._outcome(effect, recorded)
             if "frontier" in recorded:
                 self.caches.move_to(recorded["frontier"])
-        try:
-            extra = next(plan) if outcome is None else plan.send(outcome)
-        except StopIteration:
+        extra = fx.advance(plan, outcome)
+        if extra is None:
             return None
         return Divergence(decision, frontier, len(decision.effects), describe(extra), None, extra)
 

@@ -96,80 +96,62 @@ class Limit:
 
 @attrs.define
 class Owner:
-    """A ReplicaSet or a Deployment, with the pods that count for it."""
+    """A ReplicaSet with its active pods, or a Deployment with the wanted sizes of its ReplicaSets, by uid."""
 
     key: str
     limit: Limit = attrs.field(factory=Limit)
-    pods: set[str] = attrs.field(factory=set)
-    parent: str = ""
+    parts: dict[str, int] = attrs.field(factory=dict)
+
+    def excess(self, at_us: int) -> str | None:
+        total, limit = sum(self.parts.values()), self.limit.largest(at_us)
+        return f"{self.key} has {total}, at most {limit} are allowed" if total > limit else None
 
 
 @attrs.define
-class PodCounts:
-    """A ReplicaSet never has more active pods than replicas; a Deployment never more than replicas + surge."""
+class Replicas:
+    """A ReplicaSet never has more active pods than replicas; those of a Deployment never want more than replicas + surge."""
 
     name = "replicas"
     owners: dict[str, Owner] = attrs.field(factory=dict)
     owner_of: dict[str, str] = attrs.field(factory=dict)
 
     def see(self, event: Event) -> Iterator[str]:
-        resource = event.key.resource
+        resource, obj = event.key.resource, event.record.value
         if resource == "pods":
-            yield from self._pod(event)
+            yield from self._part(event, int(pod_facts.is_active(obj)))
         elif resource == REPLICASETS:
-            self._set(event)
+            self._whole(event, workloads.replicas(obj))
+            yield from self._part(event, workloads.replicas(obj))
         elif resource == DEPLOYMENTS:
-            deployment = event.record.value
-            limit = workloads.replicas(deployment) + workloads.max_surge(deployment)
-            self._owner(event).limit.set(limit, event.ts_us)
+            self._whole(event, workloads.replicas(obj) + workloads.max_surge(obj))
 
-    def _owner(self, event: Event) -> Owner:
-        return self.owners.setdefault(event.record.uid, Owner(str(event.key)))
+    def _whole(self, event: Event, limit: int) -> None:
+        uid = event.record.uid
+        if event.op is Op.DELETED:
+            self.owners.pop(uid, None)  # what it leaves behind is the garbage collector's
+        else:
+            self.owners.setdefault(uid, Owner(str(event.key))).limit.set(limit, event.ts_us)
 
-    def _set(self, event: Event) -> None:
-        rs = event.record.value
-        mine = self._owner(event)
-        mine.limit.set(rs["spec"].get("replicas", 1), event.ts_us)
-        controller = meta.controller_of(rs)
-        parent = controller["uid"] if controller else ""
-        if parent == mine.parent:
-            return
-        before, after = self.owners.get(mine.parent), self.owners.get(parent)
-        if before is not None:
-            before.pods -= mine.pods
-        if after is not None:
-            if event.op is not Op.ADDED:  # adopted, with all that it has and is about to make
-                after.limit.allow(after.limit.now + mine.limit.largest(event.ts_us), event.ts_us)
-            after.pods |= mine.pods
-        mine.parent = parent
-
-    def _pod(self, event: Event) -> Iterator[str]:
-        pod, uid = event.record.value, event.record.uid
-        controller = meta.controller_of(pod)
-        owner_uid = controller["uid"] if controller else ""
-        if event.op is Op.DELETED or not pod_facts.is_active(pod):
-            owner_uid = ""
+    def _part(self, event: Event, size: int) -> Iterator[str]:
+        """An object counts `size` for its controller; one that is adopted may be too many for a while."""
+        uid = event.record.uid
+        controller = meta.controller_of(event.record.value)
+        owner_uid = controller["uid"] if controller and event.op is not Op.DELETED else ""
         before = self.owner_of.pop(uid, "")
-        if owner_uid:
-            self.owner_of[uid] = owner_uid
-        if before == owner_uid:
+        previous = self.owners.get(before)
+        was = previous.parts.pop(uid, 0) if previous is not None else 0
+        owner = self.owners.get(owner_uid)
+        if owner is None:
             return
-        for owner in self._line(before):
-            owner.pods.discard(uid)
-        for owner in self._line(owner_uid):
-            owner.pods.add(uid)
+        self.owner_of[uid] = owner_uid
+        owner.parts[uid] = size
+        if before != owner_uid:
             if event.op is not Op.ADDED:
-                owner.limit.allow(len(owner.pods), event.ts_us)  # adopted: it was there already
-            limit = owner.limit.largest(event.ts_us)
-            if len(owner.pods) > limit:
-                yield f"{owner.key} has {len(owner.pods)} active pods, at most {limit} are allowed"
-
-    def _line(self, uid: str) -> Iterator[Owner]:
-        """The owner and the owner's owner, those that are known."""
-        owner = self.owners.get(uid)
-        while owner is not None:
-            yield owner
-            owner = self.owners.get(owner.parent)
+                owner.limit.allow(sum(owner.parts.values()), event.ts_us)
+            was = 0
+        text = owner.excess(event.ts_us) if size > was else None
+        if text is not None:
+            yield text
 
 
 def _pod_addresses(pod: Json) -> list[str]:
@@ -240,4 +222,4 @@ class Namespaces:
 
 
 def all_invariants() -> list[Invariant]:
-    return [Revisions(), PodCounts(), Addresses(), Namespaces()]
+    return [Revisions(), Replicas(), Addresses(), Namespaces()]

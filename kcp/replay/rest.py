@@ -152,13 +152,11 @@ def dry_plan(server: Server, run: ControllerRun, key: str) -> list[fx.Effect]:
     env = run.environment(key)
     plan = run.controller.plan(key, run.view, env)
     changes: list[fx.Effect] = []
-    try:
-        effect = next(plan)
-        while True:
-            changes += [part for part in _parts(effect) if _changes(part)]
-            effect = plan.send(_answer(server.store, effect))
-    except StopIteration:
-        return changes
+    effect = fx.advance(plan, None)
+    while effect is not None:
+        changes += [part for part in _parts(effect) if _changes(part)]
+        effect = fx.advance(plan, _answer(server.store, effect))
+    return changes
 
 
 def _parts(effect: fx.Effect) -> Sequence[fx.Effect]:

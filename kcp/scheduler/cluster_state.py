@@ -444,6 +444,13 @@ class ClusterState:
             self.nominated_here[uid] = node
             self._nominate(info)
 
+    def withdraw(self, uid: str) -> None:
+        """The pod is nominated where the log says, again."""
+        self.nominated_here.pop(uid, None)
+        info = self.pods.get(uid)
+        if info is not None:
+            self._nominate(info)
+
     def _nominate(self, info: PodInfo) -> None:
         in_log = (info.pod.get("status") or {}).get("nominatedNodeName") or ""
         if self.nominated_here.get(info.uid) == in_log:
@@ -549,9 +556,7 @@ class ClusterState:
         """Counts the pods of a namespace that match and are not being deleted."""
 
         def weigh(cls: PodClass) -> int:
-            return int(
-                cls.namespace == namespace and not cls.terminating and selector.matches(cls.labels)
-            )
+            return int(cls.namespace == namespace and not cls.terminating and selector.matches(cls.labels))
 
         return self._matching_counter(("spread", namespace, selector), weigh)
 
@@ -570,6 +575,9 @@ class ClusterState:
             array[array < 0] = len(numbers)
             found = self._domains[key] = Domains(array, len(numbers), tuple(numbers))
         return found
+
+    def rows(self, rows: slice) -> list[NodeInfo]:
+        return self.infos[rows]
 
     def each_node(self, test: Callable[[NodeInfo], bool]) -> Bools:
         return np.fromiter((test(info) for info in self.infos), np.bool_, len(self.infos))

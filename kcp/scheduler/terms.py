@@ -75,7 +75,8 @@ class Sums:
 
     def of_nodes(self, rows: Any) -> Ints:
         """The sum of each node's domain."""
-        return self.counts[self.domains.ids[rows]]
+        found: Ints = self.counts[self.domains.ids[rows]]
+        return found
 
 
 class Counter:
@@ -103,7 +104,9 @@ class Counter:
 
     def _sum(self, domains: Domains, eligible: Bools | None) -> Sums:
         counts = np.zeros(domains.count + 1, np.int64)
-        weights, ids = (self.node, domains.ids) if eligible is None else (self.node[eligible], domains.ids[eligible])
+        weights, ids = (
+            (self.node, domains.ids) if eligible is None else (self.node[eligible], domains.ids[eligible])
+        )
         np.add.at(counts, ids, weights)
         counts[domains.count] = 0
         present = np.bincount(ids, minlength=domains.count + 1)[: domains.count] > 0

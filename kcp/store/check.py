@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from kcp.store import schema
-from kcp.store.open import sqlite_path
+from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.sqlite import connect_read_only
 
 _LAWS: tuple[tuple[str, str], ...] = (
@@ -38,19 +38,28 @@ _LAWS: tuple[tuple[str, str], ...] = (
     ),
     (
         "{0} events are not later than the one before",
-        "SELECT count(*) FROM (SELECT ts_us, lag(ts_us) OVER (ORDER BY rv) AS before FROM events) WHERE ts_us <= before",
+        "SELECT count(*) FROM (SELECT ts_us, lag(ts_us) OVER (ORDER BY rv) AS before FROM events) x WHERE ts_us <= before",
     ),
     (
         "{0} Leases have no row or a row too many",
         "SELECT count(*) FROM (SELECT o.oid FROM objects o JOIN kinds k ON k.kind_id = o.kind_id"
         " WHERE o.delete_rv IS NULL AND k.plural = 'leases' AND k.grp = 'coordination.k8s.io'"
-        " EXCEPT SELECT oid FROM leases)",
+        " EXCEPT SELECT oid FROM leases) x",
     ),
 )
 
 
+_ON_POSTGRESQL: tuple[tuple[str, str], ...] = (
+    ("o.rv IS NOT (", "o.rv IS DISTINCT FROM ("),
+    ("body IS NULL) OR (body IS NOT NULL AND NOT json_valid(body))", "body IS NULL AND body_raw IS NULL)"),
+)
+"""Where SQLite says it differently."""
+
+
 def problems(url_or_path: str | Path) -> list[str]:
     """What is wrong with a log, in words; empty when all laws hold. Reads everything once."""
+    if is_postgres(url_or_path):
+        return _problems_of_postgres(str(url_or_path))
     path = sqlite_path(url_or_path)
     connection = connect_read_only(path)
     try:
@@ -58,6 +67,20 @@ def problems(url_or_path: str | Path) -> list[str]:
         return _problems(connection)
     finally:
         connection.close()
+
+
+def _problems_of_postgres(url: str) -> list[str]:
+    from kcp.store.postgres_reader import PostgresReader
+
+    found: list[str] = []
+    with PostgresReader(url) as log:
+        for words, query in _LAWS:
+            for ours, theirs in _ON_POSTGRESQL:
+                query = query.replace(ours, theirs)
+            count = log.value(query)
+            if count:
+                found.append(words.format(count))
+    return found
 
 
 def _problems(connection: sqlite3.Connection) -> list[str]:

@@ -73,11 +73,14 @@ class Snapshot:
 
 
 class Behind(Exception):
-    """Raised when the engine holds changes that this process has not published: `tail` has them, nothing was written."""
+    """Raised when the engine holds changes that this process has not published: `tail` has them, nothing was written.
 
-    def __init__(self, tail: Batch) -> None:
+    `whole`: the tail reaches to the end of the log as it was when it was read.
+    """
+
+    def __init__(self, tail: Batch, *, whole: bool = True) -> None:
         super().__init__(f"the log is at {tail.rv}, this writer at {tail.base_rv}")
-        self.tail = tail
+        self.tail, self.whole = tail, whole
 
 
 Done = Callable[[BaseException | None], None]
@@ -85,6 +88,9 @@ Done = Callable[[BaseException | None], None]
 
 
 class Driver(Protocol):
+    shared: bool
+    """Whether other processes may write to the same log; then `catch_up` and `news` are used."""
+
     def load(self) -> Snapshot: ...
 
     def register(self, kinds: Sequence[KindRow]) -> None:
@@ -104,6 +110,27 @@ class Driver(Protocol):
 
     @property
     def epoch(self) -> int: ...
+
+    @property
+    def life(self) -> int:
+        """A number that no other start of a daemon on this log has."""
+        ...
+
+    @property
+    def ahead_us(self) -> int:
+        """How far the engine's clock is ahead of the daemon's."""
+        ...
+
+    def catch_up(self, base_rv: int, done: Done, *, decided: bool = False) -> None:
+        """Call `done`: None when nothing lies beyond `base_rv`, Behind with what does, or the reason why nobody knows.
+
+        `decided`: operations were decided on `base_rv` and will be again; a log that keeps moving may be held still.
+        """
+        ...
+
+    async def news(self, timeout_s: float) -> int:
+        """Wait until another process may have written: the revision heard of, or 0 when the time is up."""
+        ...
 
     async def get_at(self, resource: str, namespace: str, name: str, rv: int) -> Record | None: ...
 

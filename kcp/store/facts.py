@@ -14,7 +14,8 @@ from typing import Any
 
 from kcp.machinery.document import Json
 from kcp.store import rows, tables
-from kcp.store.open import lock, sqlite_path
+from kcp.store.driver import FactRow
+from kcp.store.open import is_postgres, lock, sqlite_path
 from kcp.store.protocol import Event, Op, Projection
 from kcp.store.sqlite import connect
 from kcp.store.stage import project
@@ -48,7 +49,11 @@ def projection(table: str, resource: str | None, facts: Facts, none: Json | None
 
 
 def rebuild(url_or_path: str | Path, found: Sequence[Projection]) -> int:
-    """Empty the facts tables and fold the log again; returns the rows written. Raises Locked while kcp runs."""
+    """Empty the facts tables and fold the log again; returns the rows written. Raises Locked while kcp runs on SQLite."""
+    if is_postgres(url_or_path):
+        from kcp.store.postgres_transfer import rebuild_facts
+
+        return rebuild_facts(str(url_or_path), found)
     path = sqlite_path(url_or_path)
     release = lock(path)
     try:
@@ -70,11 +75,27 @@ def rebuild_over(connection: sqlite3.Connection, found: Sequence[Projection]) ->
         connection.execute(f"DELETE FROM {name}")
     resources = {number: row.resource for number, row in rows.load_kinds(connection)}
     (last,) = connection.execute("SELECT coalesce(max(rv), 0) FROM events").fetchone()
+
+    def page(position: int, limit: int) -> Sequence[Event]:
+        return rows.events_since(connection, resources, position, last, None, limit)
+
+    return fold(
+        page, last, found, lambda table, facts: connection.executemany(rows.INSERT_FACT[table], facts)
+    )
+
+
+def fold(
+    page: Callable[[int, int], Sequence[Event]],
+    last: int,
+    found: Sequence[Projection],
+    write: Callable[[str, Sequence[FactRow]], object],
+) -> int:
+    """Project all events up to `last`; `page(position, limit)` gives those after a position. Returns the rows written."""
     position = written = 0
     while position < last:
-        events = rows.events_since(connection, resources, position, last, None, PAGE_EVENTS)
+        events = page(position, PAGE_EVENTS)
         for table, facts in project(events, found).items():
-            connection.executemany(rows.INSERT_FACT[table], facts)
+            write(table, facts)
             written += len(facts)
         position = events[-1].rv if len(events) == PAGE_EVENTS else last
     return written

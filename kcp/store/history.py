@@ -1,6 +1,6 @@
 """What happened to an object: its versions, what each changed, who did it. Behind `kcp history` and `kcp diff`.
 
-Functions over an SQLAlchemy connection, so that they serve both engines; `reader(url)` opens one on SQLite, read-only.
+Functions over an SQLAlchemy connection, so that they serve both engines; `reader(url)` opens one, read-only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from kcp.machinery.document import Json
 from kcp.machinery.gvk import group_resource
 from kcp.store import schema, tables
-from kcp.store.open import sqlite_path
+from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.protocol import HistoryClass, KindRow, Op
 from kcp.store.sqlite import connect_read_only
 
@@ -103,6 +103,12 @@ class Blame:
 @contextlib.contextmanager
 def reader(url_or_path: str | Path) -> Iterator[sa.Connection]:
     """A read-only connection to the log of a running or stopped daemon, one snapshot for its whole life."""
+    if is_postgres(url_or_path):
+        from kcp.store.postgres_reader import sqlalchemy_reader
+
+        with sqlalchemy_reader(str(url_or_path)) as shared:
+            yield shared
+        return
     path = sqlite_path(url_or_path)
     raw = connect_read_only(path)
     try:
@@ -157,7 +163,7 @@ def versions(
     query = (
         sa.select(
             events.c.rv, events.c.op, events.c.ts_us, events.c.oid, events.c.prev_rv, events.c.request_id,
-            events.c.decision_id, events.c.body, objects.c.uid, actors.c.username, actors.c.field_manager, actors.c.user_agent,
+            events.c.decision_id, events.c.body, events.c.body_raw, objects.c.uid, actors.c.username, actors.c.field_manager, actors.c.user_agent,
         )
         .select_from(objects.join(events, events.c.oid == objects.c.oid).outerjoin(actors, actors.c.actor_id == events.c.actor_id))
         .where(where, events.c.rv >= first, events.c.rv <= (last or 2**62))
@@ -175,7 +181,7 @@ def _with_changes(connection: sa.Connection, rows: Sequence[Any], noise: bool) -
         if row.prev_rv and row.prev_rv != previous_rv:
             previous = _body(connection, row.prev_rv)
         before = previous if row.prev_rv else None
-        value = _document(row.body) if row.body is not None else (before or {})
+        value = _document_of(row) or before or {}
         changes = () if row.op == Op.DELETED else tuple(diff(before or {}, value, noise=noise))
         found.append(
             Version(
@@ -187,9 +193,15 @@ def _with_changes(connection: sa.Connection, rows: Sequence[Any], noise: bool) -
     return found
 
 
+def _document_of(row: Any) -> Json | None:
+    body = row.body if row.body_raw is None else row.body_raw
+    return None if body is None else _document(body)
+
+
 def _body(connection: sa.Connection, rv: int) -> Json | None:
-    found = connection.execute(sa.select(events.c.body).where(events.c.rv == rv)).scalar_one_or_none()
-    return None if found is None else _document(found)
+    found = connection.execute(sa.select(events.c.body, events.c.body_raw).where(events.c.rv == rv))
+    row = found.one_or_none()
+    return None if row is None else _document_of(row)
 
 
 def object_at(
@@ -207,18 +219,20 @@ def object_at(
     if life is None:
         return None
     lease = connection.execute(
-        sa.select(leases.c.rv, leases.c.body).where(leases.c.oid == life, leases.c.rv <= rv)
+        sa.select(leases.c.rv, leases.c.body, sa.null().label("body_raw")).where(
+            leases.c.oid == life, leases.c.rv <= rv
+        )
     ).one_or_none()
     row = (
         lease
         or connection.execute(
-            sa.select(events.c.rv, events.c.body)
+            sa.select(events.c.rv, events.c.body, events.c.body_raw)
             .where(events.c.oid == life, events.c.rv <= rv)
             .order_by(events.c.rv.desc())
             .limit(1)
         ).one()
     )
-    return row.rv, _document(row.body)
+    return row.rv, _document_of(row) or {}
 
 
 def last_state(
@@ -237,10 +251,9 @@ def last_state(
     if life.delete_rv is None:
         return object_at(connection, resource, namespace, name, 2**62)
     row = connection.execute(
-        sa.select(events.c.body, events.c.prev_rv).where(events.c.rv == life.delete_rv)
+        sa.select(events.c.body, events.c.body_raw, events.c.prev_rv).where(events.c.rv == life.delete_rv)
     ).one()
-    body = _document(row.body) if row.body is not None else _body(connection, row.prev_rv)
-    return life.delete_rv, body or {}
+    return life.delete_rv, _document_of(row) or _body(connection, row.prev_rv) or {}
 
 
 def blame(connection: sa.Connection, resource: str, namespace: str, name: str) -> list[Blame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -25,10 +26,12 @@ from kcp.store.protocol import (
     Operation,
     Projection,
     Record,
+    Unavailable,
 )
 from kcp.store.writer import Writer
 
-DECISIONS_PER_EPOCH = 10**12
+DECISIONS_PER_LIFE = 10**12
+POLL_S = 1.0
 CLOSE_DEADLINE_S = 30.0
 """How long a stop waits for the disk."""
 
@@ -160,9 +163,9 @@ class EventLog:
             raise FutureRevision(rv, self.rv)
 
     def next_decision_id(self) -> int:
-        """`epoch` × 10¹² + a counter: unique over restarts without a write."""
+        """The number of this start × 10¹² + a counter: unique over restarts without a write."""
         self._decisions += 1
-        return self.epoch * DECISIONS_PER_EPOCH + self._decisions
+        return self._driver.life * DECISIONS_PER_LIFE + self._decisions
 
     def record(self, entry: Decision | Input) -> None:
         self._writer.record(entry)
@@ -176,9 +179,24 @@ class EventLog:
         lease = self._published.lease_of(key)
         return None if lease is None else (lease.oid, lease.epoch)
 
+    async def catch_up(self) -> None:
+        """Return once everything durable when called, by whichever daemon, is published. Raises Unavailable."""
+        await self._writer.catch_up()
+
+    async def _follow(self) -> None:
+        """Publish what other daemons write: when they say so, and every POLL_S in case nobody does."""
+        while True:
+            heard = await self._driver.news(POLL_S)
+            if heard and heard <= self.rv:
+                continue
+            with contextlib.suppress(Unavailable):
+                await self._writer.catch_up()
+
     async def run(self) -> None:
         try:
             async with anyio.create_task_group() as tasks:
+                if self._driver.shared:
+                    tasks.start_soon(self._follow)
                 if self._api_history_s > 0:
                     tasks.start_soon(horizon.keep_moving, self, self._api_history_s)
                 tasks.start_soon(ttl.sweep, self, self._clock, self._published.expired)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 
+import anyio
 import attrs
 
 from kcp.machinery.document import Document
@@ -41,6 +42,9 @@ class MemoryDriver:
     A log may start from a base: live `records` as of revision `base_rv`, with nothing known before.
     """
 
+    shared = False
+    ahead_us = 0
+
     def __init__(
         self,
         cluster_uid: str,
@@ -71,6 +75,19 @@ class MemoryDriver:
     @property
     def epoch(self) -> int:
         return self._epoch
+
+    @property
+    def life(self) -> int:
+        return self._epoch
+
+    def catch_up(self, base_rv: int, done: Done, *, decided: bool = False) -> None:
+        """Nobody else writes."""
+        del base_rv, decided
+        done(None)
+
+    async def news(self, timeout_s: float) -> int:
+        await anyio.sleep(timeout_s)
+        return 0
 
     def load(self) -> Snapshot:
         return Snapshot(

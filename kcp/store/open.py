@@ -2,6 +2,7 @@
 
 memory:                        nothing on disk
 DIR, FILE, sqlite:///FILE      SQLite; a directory means DIR/kcp.db (files end in .db, .sqlite or .kcp)
+postgresql://USER@HOST/NAME    PostgreSQL, shared by any number of daemons
 """
 
 from __future__ import annotations
@@ -51,6 +52,13 @@ def open_store(
     if target in ("memory:", ":memory:", "memory://"):
         driver = MemoryDriver((entropy or SystemEntropy()).uid())
         return EventLog(driver, clock, projections=projections, api_history_s=api_history_s)
+    if is_postgres(target):
+        from kcp.store.postgres import PostgresDriver
+
+        shared = PostgresDriver(target, clock, entropy=entropy or SystemEntropy(), read_only=read_only)
+        return EventLog(
+            shared, clock, projections=projections, api_history_s=api_history_s, read_only=read_only
+        )
     path = sqlite_path(target)
     if read_only:
         _check_readable(path)
@@ -73,6 +81,10 @@ def open_store(
     except BaseException:
         release()
         raise
+
+
+def is_postgres(url_or_path: str | Path) -> bool:
+    return str(url_or_path).startswith(("postgresql://", "postgres://"))
 
 
 def sqlite_path(url_or_path: str | Path) -> Path:

@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import orjson
 
 from kcp.machinery.codec.json import decode_json
 from kcp.machinery.document import Document, Json, normal, splice_revision
+from kcp.machinery.gvk import group_resource
 from kcp.store import leases, rows, tables
 from kcp.store.driver import Batch, Staged
 from kcp.store.leases import LeaseRow
@@ -61,14 +63,9 @@ def storable_json(value: bytes) -> Any:
     return orjson.Fragment(value)
 
 
-def plain_json(text: str | None) -> Any:
-    """The value that `storable_json` put away."""
-    if text is None:
-        return None
-    value, _ = decode_json(text.encode())
-    if isinstance(value, dict) and _RAW in value:
-        return orjson.loads(base64.b64decode(value[_RAW]))
-    return value
+def storable_text(text: str) -> str:
+    """Text columns cannot hold U+0000."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
 class StoredDocument(Document):
@@ -119,8 +116,9 @@ class Actors:
     def new_rows(self) -> list[Json]:
         return [
             {
-                "username": actor.username, "groups": orjson.dumps(actor.groups).decode(), "user_agent": actor.user_agent,
-                "field_manager": actor.field_manager, "source_ip": actor.source_ip,
+                "username": storable_text(actor.username), "groups": orjson.dumps(actor.groups).decode(),
+                "user_agent": storable_text(actor.user_agent), "field_manager": storable_text(actor.field_manager),
+                "source_ip": storable_text(actor.source_ip),
             }
             for actor in self._new
         ]  # fmt: skip
@@ -135,20 +133,25 @@ class Actors:
         self._new = {}
 
 
-def _named(table: Any, values: Iterable[Any], leave: Sequence[str] = ()) -> Json:
-    return dict(zip([c.name for c in table.columns if c.name not in leave], values, strict=True))
+_NAMES = {table.name: [str(c.name) for c in table.columns] for table in tables.metadata.sorted_tables}
+
+
+def _named(table: str, values: Iterable[Any]) -> Json:
+    return dict(zip(_NAMES[table], values, strict=True))
 
 
 def _lease_row(lease: LeaseRow) -> Json:
-    *plain, body = rows.lease_values(lease)
-    return _named(tables.leases, [*plain, storable_json(body)])
+    *plain, body = rows.lease_values(attrs.evolve(lease, holder=storable_text(lease.holder)))
+    return _named("leases", [*plain, storable_json(body)])
 
 
 def _decision_row(values: Sequence[Any]) -> Json:
-    return _named(tables.decisions, [storable_json(v) if isinstance(v, bytes) else v for v in values])
+    return _named("decisions", [storable_json(v) if isinstance(v, bytes) else v for v in values])
 
 
-def append_arguments(batch: Batch, kind_ids: Mapping[str, int], actors: Actors, epoch: int) -> tuple[Any, ...]:
+def append_arguments(
+    batch: Batch, kind_ids: Mapping[str, int], actors: Actors, epoch: int
+) -> tuple[Any, ...]:
     """The arguments of `kcp_append`, in its order."""
     events = _columns(_event_rows(batch.staged, actors), 10)
     changed, born = _object_rows(batch.staged, kind_ids)
@@ -162,12 +165,16 @@ def append_arguments(batch: Batch, kind_ids: Mapping[str, int], actors: Actors, 
         more["dropped"] = [oid for oid, lease in batch.leases.items() if lease is None]
     for table, found in batch.facts.items():
         if found:
-            more[table] = [_named(tables.FACTS[table], row) for row in found]
+            more[table] = [_named(table, row) for row in found]
     if batch.decisions:
         more["decisions"] = [_decision_row(rows.decision_values(rv, d)) for rv, d in batch.decisions]
     if batch.inputs:
         more["inputs"] = [
-            {"rv_after": rv, "kind": entry.kind, "payload": storable_json(rows.input_values(rv, seq, entry)[3])}
+            {
+                "rv_after": rv,
+                "kind": entry.kind,
+                "payload": storable_json(rows.input_values(rv, seq, entry)[3]),
+            }
             for rv, seq, entry in batch.inputs
         ]
     return (
@@ -190,14 +197,12 @@ def _event_rows(staged_events: Sequence[Staged], actors: Actors) -> list[Row]:
         text, raw = (None, None) if staged.body is None else storable(staged.body)
         found.append(
             (event.rv, event.record.oid, int(event.op), staged.prev_rv, event.ts_us, actors.number(cause.actor),
-             cause.decision_id, cause.request_id or None, text, raw)
+             cause.decision_id, storable_text(cause.request_id) or None, text, raw)
         )  # fmt: skip
     return found
 
 
-def _object_rows(
-    staged_events: Sequence[Staged], kind_ids: Mapping[str, int]
-) -> tuple[list[Row], list[Row]]:
+def _object_rows(staged_events: Sequence[Staged], kind_ids: Mapping[str, int]) -> tuple[list[Row], list[Row]]:
     born: dict[int, list[Any]] = {}
     changed: dict[int, Row] = {}
     for staged in staged_events:
@@ -223,7 +228,7 @@ KINDS = "SELECT kind_id, grp, version, kind, plural, namespaced, history_class F
 def kind_row(row: Row) -> KindRow:
     _, group, version, kind, plural, namespaced, history_class = row
     keep: HistoryClass = history_class
-    return KindRow(rows.group_resource(group, plural), group, version, kind, plural, bool(namespaced), keep)
+    return KindRow(group_resource(group, plural), group, version, kind, plural, bool(namespaced), keep)
 
 
 LEASES = (
@@ -233,8 +238,9 @@ LEASES = (
 
 
 def lease_row(row: Row) -> LeaseRow:
-    *plain, body = row
-    return LeaseRow(*plain, normal_body(body, None) or b"")
+    oid, rv, logged_rv, holder, epoch, acquired_us, renewed_us, ttl_ms, text = row
+    body = normal_body(text, None) or b""
+    return LeaseRow(oid, rv, logged_rv, holder, epoch, acquired_us, renewed_us, ttl_ms, body)
 
 
 RECORDS = """
@@ -346,7 +352,9 @@ def events_since(rv: int, until: int, kinds: Sequence[int] | None, limit: int | 
 
 TAIL = (
     "SELECT h.rv, h.ts_us, h.horizon_rv, h.epoch, x.* FROM head h LEFT JOIN LATERAL ("
-    + _UNION.replace("$2", "h.rv").replace("LIMIT $3", "LIMIT $2").format(event=_EVENT, renewal=_RENEWAL, kinds="")
+    + _UNION.replace("$2", "h.rv")
+    .replace("LIMIT $3", "LIMIT $2")
+    .format(event=_EVENT, renewal=_RENEWAL, kinds="")
     + ") x ON true WHERE h.id = 1 ORDER BY x.rv"
 )
 """Everything beyond revision $1, at most $2 rows, in one statement: head, events and Leases of one snapshot."""

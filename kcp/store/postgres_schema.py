@@ -1,9 +1,9 @@
 """What only PostgreSQL has beside the tables: the append function, settings of hot tables, and opening a database.
 
-    kcp_append     one call per batch: under the lock of the head row everything is written, or, when the head is not
-                   where the batch was staged, nothing; the answer is the head that was found
-    kcp_register   numbers for resources, agreed between daemons
-    kcp_life       a number for each start of a daemon
+kcp_append     one call per batch: under the lock of the head row everything is written, or, when the head is not
+               where the batch was staged, nothing; the answer is the head that was found
+kcp_register   numbers for resources, agreed between daemons
+kcp_life       a number for each start of a daemon
 """
 
 from __future__ import annotations
@@ -171,7 +171,9 @@ def _prepare(connection: sa.Connection, place: str, entropy: Entropy) -> None:
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": UPGRADE_LOCK})
     found = revision(connection)
     if found is not None and found not in schema.known_revisions():
-        raise SchemaTooNew(f"{place} was written by a newer kcp (schema {found}, this one knows {schema.HEAD})")
+        raise SchemaTooNew(
+            f"{place} was written by a newer kcp (schema {found}, this one knows {schema.HEAD})"
+        )
     if found != schema.HEAD:
         schema.run_migrations(connection)
     _replace(connection)
@@ -195,7 +197,9 @@ def _replace(connection: sa.Connection) -> None:
     """Functions, settings and views, when they differ from those of the last upgrade."""
     wanted = views.persistent(views.POSTGRES)
     checksum = str(zlib.crc32("".join([*DDL, *[sql for _, sql in wanted]]).encode()))
-    found = connection.execute(sa.text("SELECT value FROM about WHERE key = 'postgresql'")).scalar_one_or_none()
+    found = connection.execute(
+        sa.text("SELECT value FROM about WHERE key = 'postgresql'")
+    ).scalar_one_or_none()
     if found == checksum:
         return
     for statement in DDL:
@@ -226,9 +230,11 @@ def _run(connection: sa.Connection, statement: str) -> None:
             attempt.rollback()
 
 
-def check(connection: sa.Connection, place: str) -> None:
+async def check(connection: asyncpg.Connection, place: str) -> None:
     """For readers. Raises SchemaTooNew, or StoreError when there is no log or an older schema."""
-    found = revision(connection)
+    found = None
+    if await connection.fetchval("SELECT to_regclass('alembic_version')") is not None:
+        found = await connection.fetchval("SELECT version_num FROM alembic_version")
     if found is None:
         raise StoreError(f"there is no event log at {place}")
     schema.check_revision(found, place)

@@ -294,7 +294,7 @@ class Store(Protocol):
 
     @property
     def epoch(self) -> int:
-        """Raised at each start (SQLite) or restore; names this life of the store."""
+        """Raised at each start (SQLite) and each restore: the generation of the log."""
         ...
 
     @property
@@ -354,6 +354,14 @@ class Store(Protocol):
 
     async def wait_for(self, rv: int, timeout_s: float = 3.0) -> None:
         """Return once `rv` is published. Raises FutureRevision when that takes longer."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Return once everything that was durable when called is published here.
+
+        On an engine of one daemon that is always so and costs nothing. Where several daemons share a log it costs one
+        round trip, and a read after it sees what any of them acknowledged before. Raises Unavailable.
+        """
         ...
 
     def next_decision_id(self) -> int: ...

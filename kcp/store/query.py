@@ -3,8 +3,8 @@
     with Session(path, clock, at="10m") as session:
         table = session.run("SELECT name, phase, node FROM pods WHERE phase <> 'Running'")
 
-Works beside a running daemon and on the file of a stopped one. Nothing can be written: the file is opened read-only, the
-connection is `query_only`, ATTACH is refused. With `at` the views show that moment.
+Works beside a running daemon and on the file of a stopped one. Nothing can be written: on SQLite the file is opened
+read-only, the connection is `query_only`, ATTACH is refused. With `at` the views show that moment.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from kcp.base.clock import Clock, microseconds
 from kcp.store import rows, schema, views
-from kcp.store.open import sqlite_path
+from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.protocol import StoreError
 from kcp.store.sqlite import connect_read_only
 
@@ -62,21 +62,69 @@ def parse_at(text: str, clock: Clock) -> int | datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+class Engine(Protocol):
+    """What a session needs of an engine. `rv` is the revision that its views show."""
+
+    rv: int
+
+    def run(self, sql: str, parameters: tuple[Any, ...], limit: int | None) -> ResultTable: ...
+
+    def names(self) -> dict[str, tuple[str, ...]]: ...
+
+    def close(self) -> None: ...
+
+
 class Session:
     """One read-only connection with the views of a moment. Not for use by two threads at once."""
 
     def __init__(
         self, url_or_path: str | Path, clock: Clock, *, at: str | None = None, deadline_s: float = DEADLINE_S
     ) -> None:
+        wanted = None if at is None else parse_at(at, clock)
+        self._engine: Engine
+        if is_postgres(url_or_path):
+            from kcp.store.postgres_query import PostgresSession
+
+            self._engine = PostgresSession(str(url_or_path), wanted, deadline_s)
+        else:
+            self._engine = SqliteSession(sqlite_path(url_or_path), clock, wanted, deadline_s)
+        self.rv = self._engine.rv
+
+    def run(self, sql: str, parameters: tuple[Any, ...] = (), *, limit: int | None = None) -> ResultTable:
+        """One statement; parameters stand where the engine wants them (`?` on SQLite, `$1` on PostgreSQL).
+
+        Raises QueryFailed.
+        """
+        return self._engine.run(sql, parameters, limit)
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Tables and views with their columns, for completion."""
+        return self._engine.names()
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SqliteSession:
+    """On the file of a running or stopped daemon."""
+
+    def __init__(self, path: Path, clock: Clock, wanted: int | datetime | None, deadline_s: float) -> None:
         self._clock = clock
         self._deadline_s = deadline_s
         self._until_s = 0.0
-        path = sqlite_path(url_or_path)
         self._connection = connect_read_only(path)
         try:
             schema.check(self._connection, path)
-            self.rv = self._position(at)
-            self._create_views(at is not None)
+            self.rv = self._position(wanted)
+            self._create_views(wanted is not None)
         except BaseException:
             self._connection.close()
             raise
@@ -84,11 +132,10 @@ class Session:
         self._connection.set_authorizer(_authorize)
         self._connection.set_progress_handler(self._late, _STEPS_BETWEEN_CHECKS)
 
-    def _position(self, at: str | None) -> int:
+    def _position(self, wanted: int | datetime | None) -> int:
         (head,) = self._connection.execute("SELECT rv FROM head WHERE id = 1").fetchone()
-        if at is None:
+        if wanted is None:
             return int(head)
-        wanted = parse_at(at, self._clock)
         if isinstance(wanted, datetime):
             return rows.rv_at(self._connection, microseconds(wanted.astimezone(UTC)))
         if wanted > head:
@@ -101,8 +148,7 @@ class Session:
         for name, select in views.as_of() if past else views.persistent():
             self._connection.execute(f'CREATE TEMP VIEW "{name}" AS {select}')
 
-    def run(self, sql: str, parameters: tuple[Any, ...] = (), *, limit: int | None = None) -> ResultTable:
-        """One statement. Raises QueryFailed."""
+    def run(self, sql: str, parameters: tuple[Any, ...], limit: int | None) -> ResultTable:
         self._until_s = self._clock.monotonic() + self._deadline_s
         try:
             cursor = self._connection.execute(sql, parameters)
@@ -121,7 +167,6 @@ class Session:
         return text
 
     def names(self) -> dict[str, tuple[str, ...]]:
-        """Tables and views with their columns, for completion."""
         found = self._connection.execute(
             "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
             " AND name <> 'alembic_version' UNION SELECT name FROM temp.sqlite_master WHERE type = 'view' ORDER BY 1"
@@ -136,14 +181,6 @@ class Session:
 
     def close(self) -> None:
         self._connection.close()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _authorize(action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:

@@ -10,12 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import orjson
-
-from kcp.store import rows, schema
-from kcp.store.open import sqlite_path
 from kcp.store.protocol import Decision, Event, Input, Key, KindRow, Record
-from kcp.store.sqlite import connect_read_only
+from kcp.store.source import open_source, plain_json
 
 PAGE_EVENTS = 2000
 
@@ -24,19 +20,11 @@ class LogReader:
     """`base_rv` is the revision of the base state, `last_rv` the newest one; `about` tells where the file comes from."""
 
     def __init__(self, url_or_path: str | Path) -> None:
-        path = sqlite_path(url_or_path)
-        self._connection = connect_read_only(path)
-        try:
-            schema.check(self._connection, path)
-        except BaseException:
-            self._connection.close()
-            raise
-        self._connection.execute("BEGIN")
-        read = self._connection.execute
-        self.about: dict[str, str] = dict(read("SELECT key, value FROM about ORDER BY key").fetchall())
-        self.last_rv, self.cluster_uid = read("SELECT rv, cluster_uid FROM head WHERE id = 1").fetchone()
+        self._source = open_source(url_or_path)
+        self.about = self._source.about()
+        self.last_rv, self.cluster_uid = self._source.head()
         self.base_rv = int(self.about.get("base_rv", "0"))
-        self._kinds = dict(rows.load_kinds(self._connection))
+        self._kinds = dict(self._source.kinds())
         self._resources = {number: row.resource for number, row in self._kinds.items()}
         self._numbers = {resource: number for number, resource in self._resources.items()}
 
@@ -50,15 +38,13 @@ class LogReader:
 
     def list_at(self, resource: str, rv: int, namespace: str | None = None) -> list[Record]:
         kind = self._numbers.get(resource)
-        return (
-            [] if kind is None else rows.list_at(self._connection, kind, resource, rv, namespace, None, None)
-        )
+        return [] if kind is None else self._source.list_at(kind, resource, rv, namespace)
 
     def get_at(self, key: Key, rv: int) -> Record | None:
         kind = self._numbers.get(key.resource)
         if kind is None:
             return None
-        return rows.get_at(self._connection, kind, key.resource, key.namespace, key.name, rv)
+        return self._source.get_at(kind, key.resource, key.namespace, key.name, rv)
 
     def events(
         self, after: int | None = None, until: int | None = None, resources: Sequence[str] | None = None
@@ -70,7 +56,7 @@ class LogReader:
         if resources is not None:
             kinds = [self._numbers[resource] for resource in resources if resource in self._numbers]
         while position < last:
-            page = rows.events_since(self._connection, self._resources, position, last, kinds, PAGE_EVENTS)
+            page = self._source.events_since(self._resources, position, last, kinds, PAGE_EVENTS)
             yield from page
             if len(page) < PAGE_EVENTS:
                 return
@@ -78,7 +64,7 @@ class LogReader:
 
     def decisions(self) -> Iterator[tuple[int, Decision]]:
         """(revision after which it was recorded, decision), in the order in which they were taken."""
-        found = self._connection.execute(
+        found = self._source.fetch(
             'SELECT rv_after, decision_id, controller, epoch, "key", "trigger", frontier, now_us, duration_us, effects,'
             " memo, code_hash, config_hash, first_rv, last_rv FROM decisions ORDER BY decision_id"
         )
@@ -87,19 +73,19 @@ class LogReader:
             first_rv, last_rv,
         ) in found:  # fmt: skip
             yield rv, Decision(
-                number, controller, key, trigger, orjson.loads(frontier), now_us, orjson.loads(effects),
-                None if memo is None else orjson.loads(memo), code, config, epoch, first_rv, last_rv, duration_us,
+                number, controller, key, trigger, plain_json(frontier), now_us, plain_json(effects),
+                plain_json(memo), code, config, epoch, first_rv, last_rv, duration_us,
             )  # fmt: skip
 
     def inputs(self) -> Iterator[tuple[int, int, Input]]:
         """(revision after which it arrived, number among those, input)."""
-        for rv, seq, kind, payload in self._connection.execute(
+        for rv, seq, kind, payload in self._source.fetch(
             "SELECT rv_after, seq, kind, payload FROM inputs ORDER BY rv_after, seq"
         ):
-            yield rv, seq, Input(kind, orjson.loads(payload))
+            yield rv, seq, Input(kind, plain_json(payload))
 
     def close(self) -> None:
-        self._connection.close()
+        self._source.close()
 
     def __enter__(self) -> LogReader:
         return self

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from kcp.machinery.document import Json, normal
+from kcp.store.protocol import Key
 from kcp.store.tables import REDACTED
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -56,6 +57,61 @@ def redact_inside(value: Any, mask: Mask) -> Any:
     if isinstance(value, list):
         return [redact_inside(item, mask) for item in value]
     return value
+
+
+def blank(key: Key, kind: str, group: str, version: str, uid: str) -> Json:
+    """What a purge leaves of a version: which object it was."""
+    named = {"name": key.name, "uid": uid, **({"namespace": key.namespace} if key.namespace else {})}
+    return {"apiVersion": f"{group}/{version}" if group else version, "kind": kind, "metadata": named}
+
+
+def blank_inside(value: Any, kind: str, key: Key) -> Any:
+    """Any JSON value; versions of the object in it keep apiVersion, kind, and what names them."""
+    if isinstance(value, dict):
+        if value.get("kind") == kind and _names(value.get("metadata"), key):
+            metadata = {name: value["metadata"][name] for name in _NAMING if name in value["metadata"]}
+            return {"apiVersion": value.get("apiVersion", ""), "kind": kind, "metadata": metadata}
+        return {name: blank_inside(item, kind, key) for name, item in value.items()}
+    if isinstance(value, list):
+        return [blank_inside(item, kind, key) for item in value]
+    return value
+
+
+_NAMING = ("name", "namespace", "uid", "resourceVersion")
+
+
+def _names(metadata: Any, key: Key) -> bool:
+    return (
+        isinstance(metadata, dict)
+        and metadata.get("name") == key.name
+        and (metadata.get("namespace") or "") == key.namespace
+    )
+
+
+def blank_columns(connection: sqlite3.Connection, kind: str, key: Key) -> None:
+    """Versions of the object that decisions and inputs of a file carry become blank."""
+    for table, column, places in _DOCUMENTS:
+        names = ", ".join(places)
+        found = connection.execute(
+            f"SELECT {names}, {column} FROM {table} WHERE instr({column}, ?) ORDER BY {names}",
+            (f'"{key.name}"',),
+        ).fetchall()
+        where = " AND ".join(f"{name} = ?" for name in places)
+        for *place, text in found:
+            old = orjson.loads(text)
+            new = blank_inside(old, kind, key)
+            if new != old:
+                body = orjson.dumps(new, option=orjson.OPT_SORT_KEYS)
+                connection.execute(
+                    f"UPDATE {table} SET {column} = CAST(? AS TEXT) WHERE {where}", (body, *place)
+                )
+
+
+_DOCUMENTS = (
+    ("decisions", "effects", ("decision_id",)),
+    ("decisions", "memo", ("decision_id",)),
+    ("inputs", "payload", ("rv_after", "seq")),
+)
 
 
 def redact_rows(connection: sqlite3.Connection, mask: Mask) -> int:

@@ -45,13 +45,18 @@ def revision(connection: sqlite3.Connection, database: str = "main") -> str | No
 def check(connection: sqlite3.Connection, path: Path, database: str = "main") -> None:
     """For readers. Raises SchemaTooNew, or StoreError when the file has no or an older schema."""
     found = revision(connection, database)
-    if found == HEAD:
-        return
     if found is None:
         raise StoreError(f"{path} is no event log")
+    check_revision(found, str(path))
+
+
+def check_revision(found: str, place: str) -> None:
+    """Raises SchemaTooNew, or StoreError when the schema is an older one."""
+    if found == HEAD:
+        return
     if found in known_revisions():
-        raise StoreError(f"{path} has the older schema {found}: start kcp once to upgrade it")
-    raise SchemaTooNew(f"{path} was written by a newer kcp (schema {found}, this one knows {HEAD})")
+        raise StoreError(f"{place} has the older schema {found}: start kcp once to upgrade it")
+    raise SchemaTooNew(f"{place} was written by a newer kcp (schema {found}, this one knows {HEAD})")
 
 
 def upgrade(connection: sqlite3.Connection, path: Path) -> None:
@@ -70,16 +75,21 @@ def engine_over(connection: sqlite3.Connection) -> sqlalchemy.Engine:
 
 
 def _run_migrations(connection: sqlite3.Connection) -> None:
+    with engine_over(connection).connect() as bound:
+        connection.execute("BEGIN IMMEDIATE")
+        run_migrations(bound)
+        bound.commit()
+
+
+def run_migrations(connection: sqlalchemy.Connection) -> None:
+    """Inside the caller's transaction and lock, on either engine."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(migrations()).replace("%", "%%"))
-    with engine_over(connection).connect() as bound:
-        connection.execute("BEGIN IMMEDIATE")
-        config.attributes["connection"] = bound
-        command.upgrade(config, "head")
-        bound.commit()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _replace_views(connection: sqlite3.Connection) -> None:

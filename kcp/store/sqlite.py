@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import anyio
 import structlog
 
 from kcp.base.clock import Clock
@@ -95,6 +96,9 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 class SqliteDriver:
     """Owns the writing connection; the lock file is the caller's."""
 
+    shared = False
+    ahead_us = 0
+
     def __init__(
         self,
         path: Path,
@@ -127,6 +131,19 @@ class SqliteDriver:
     @property
     def epoch(self) -> int:
         return self._epoch
+
+    @property
+    def life(self) -> int:
+        return self._epoch
+
+    def catch_up(self, base_rv: int, done: Done, *, decided: bool = False) -> None:
+        """Nobody else writes."""
+        del base_rv, decided
+        done(None)
+
+    async def news(self, timeout_s: float) -> int:
+        await anyio.sleep(timeout_s)
+        return 0
 
     def load(self) -> Snapshot:
         """Take over the file: raise the epoch, read every live object as bytes."""

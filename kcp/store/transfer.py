@@ -11,19 +11,22 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import attrs
 import orjson
 
 from kcp.base.clock import Clock, microseconds
+from kcp.base.entropy import SystemEntropy
 from kcp.machinery.document import normal
 from kcp.store import leases, rows, schema
-from kcp.store.open import lock, sqlite_path
+from kcp.store.open import is_postgres, lock, sqlite_path
 from kcp.store.protocol import Key, StoreError
-from kcp.store.redaction import keyed_mask, redact_rows
+from kcp.store.redaction import blank, blank_columns, keyed_mask, redact_rows
 from kcp.store.sqlite import connect, connect_read_only, read_only_uri
 from kcp.store.tables import REDACTED
 
@@ -82,18 +85,7 @@ def export_incident(
 
     Works beside a running daemon, on one snapshot. Raises StoreError when the target exists or the range is empty.
     """
-    uri = read_only_uri(sqlite_path(source))
-    with _new_file(target) as connection:
-        connection.execute("ATTACH ? AS src", (uri,))
-        schema.check(connection, sqlite_path(source), "src")
-        connection.execute("BEGIN IMMEDIATE")
-        (head,) = connection.execute("SELECT rv FROM src.head WHERE id = 1").fetchone()
-        last = head if last_rv is None else min(last_rv, head)
-        base = max(0, first_rv - 1)
-        if base > last:
-            raise StoreError(f"there is nothing to export: the log ends at {last}, before {first_rv}")
-        for statement in _COPY:
-            connection.execute(statement, {"base": base, "last": last})
+    with _new_file(target) as connection, _copied(source, connection, first_rv, last_rv) as (base, last):
         _rewind_leases(connection, last)
         redacted = redact_rows(connection, keyed_mask(mask_key)) if redact else 0
         checksum = history_checksum(connection, base, last)
@@ -104,9 +96,44 @@ def export_incident(
             "kcp_version": version(), "schema": schema.HEAD, **(about or {}),
         }  # fmt: skip
         _tell(connection, facts)
-        connection.execute("COMMIT")
-        connection.execute("DETACH src")
     return Exported(base, last, count, redacted, checksum)
+
+
+@contextlib.contextmanager
+def _copied(
+    source: str | Path, connection: sqlite3.Connection, first_rv: int, last_rv: int | None
+) -> Iterator[tuple[int, int]]:
+    """In one transaction: copy the range from either engine, let the caller finish, commit. Gives (base, last)."""
+    if is_postgres(source):
+        from kcp.store.postgres_reader import PostgresReader
+        from kcp.store.postgres_transfer import copy_range
+
+        with PostgresReader(str(source)) as log:
+            connection.execute("BEGIN IMMEDIATE")
+            base, last = _range(log.head()[0], first_rv, last_rv)
+            copy_range(log, connection, base, last)
+        yield base, last
+        connection.execute("COMMIT")
+        return
+    uri = read_only_uri(sqlite_path(source))
+    connection.execute("ATTACH ? AS src", (uri,))
+    schema.check(connection, sqlite_path(source), "src")
+    connection.execute("BEGIN IMMEDIATE")
+    (head,) = connection.execute("SELECT rv FROM src.head WHERE id = 1").fetchone()
+    base, last = _range(head, first_rv, last_rv)
+    for statement in _COPY:
+        connection.execute(statement, {"base": base, "last": last})
+    yield base, last
+    connection.execute("COMMIT")
+    connection.execute("DETACH src")
+
+
+def _range(head: int, first_rv: int, last_rv: int | None) -> tuple[int, int]:
+    last = head if last_rv is None else min(last_rv, head)
+    base = max(0, first_rv - 1)
+    if base > last:
+        raise StoreError(f"there is nothing to export: the log ends at {last}, before {first_rv}")
+    return base, last
 
 
 def version() -> str:
@@ -175,9 +202,16 @@ def import_incident(source: Path, target: str | Path) -> int:
 
 
 def backup(source: str | Path, target: Path) -> None:
-    """A consistent copy, made while the daemon runs. Raises StoreError when the target exists."""
+    """A consistent copy, made while the daemon runs. Raises StoreError when the target exists.
+
+    Of a log on PostgreSQL it is a file on SQLite with the whole history; `restore` takes it to either engine.
+    """
     if target.exists():
         raise StoreError(f"{target} exists already")
+    if is_postgres(source):
+        with _new_file(target) as connection, _copied(source, connection, 1, None):
+            pass
+        return
     reader = connect_read_only(sqlite_path(source))
     try:
         schema.check(reader, sqlite_path(source))
@@ -205,6 +239,8 @@ def restore(backup_file: Path, target: str | Path, *, rv: int | None = None) -> 
     It gets a new epoch, jumps by RESTORE_JUMP, and its horizon lies at the jump: whoever holds an older revision
     or one from the lost future is told to list anew. Raises StoreError when the target exists.
     """
+    if is_postgres(target):
+        return _restore_to_postgres(backup_file, str(target), rv)
     path = sqlite_path(target)
     release = lock(path)
     try:
@@ -228,6 +264,20 @@ def restore(backup_file: Path, target: str | Path, *, rv: int | None = None) -> 
         raise StoreError(f"cannot restore {backup_file}: {error}") from error
     finally:
         release()
+    return went_on
+
+
+def _restore_to_postgres(backup_file: Path, url: str, rv: int | None) -> int:
+    from kcp.store.postgres_transfer import fill
+
+    with tempfile.TemporaryDirectory(prefix="kcp-restore-") as directory:
+        rewound = Path(directory) / "kcp.db"
+        went_on = restore(backup_file, rewound, rv=rv)
+        reader = connect_read_only(rewound)
+        try:
+            fill(url, reader, SystemEntropy())
+        finally:
+            reader.close()
     return went_on
 
 
@@ -282,7 +332,6 @@ def _revive_leases(connection: sqlite3.Connection) -> None:
 
 def history_checksum(connection: sqlite3.Connection, after: int = 0, until: int | None = None) -> str:
     """SHA-256 over the events of a range: equal on every engine and in every copy that holds the same history."""
-    digest = hashlib.sha256()
     found = connection.execute(
         "SELECT e.rv, e.op, e.prev_rv, e.ts_us, e.oid, k.grp, k.plural, o.ns, o.name, o.uid, a.username, a.field_manager,"
         " e.request_id, e.decision_id, CAST(e.body AS BLOB) FROM events e JOIN objects o ON o.oid = e.oid"
@@ -290,7 +339,12 @@ def history_checksum(connection: sqlite3.Connection, after: int = 0, until: int 
         " WHERE e.rv > ? AND e.rv <= ? ORDER BY e.rv",
         (after, 2**62 if until is None else until),
     )
-    for *fields, body in found:
+    return _digest((fields, body) for *fields, body in found)
+
+
+def _digest(found: Iterable[tuple[Sequence[Any], bytes | None]]) -> str:
+    digest = hashlib.sha256()
+    for fields, body in found:
         digest.update(orjson.dumps(fields))
         digest.update(body or b"-")
         digest.update(b"\n")
@@ -298,7 +352,14 @@ def history_checksum(connection: sqlite3.Connection, after: int = 0, until: int 
 
 
 def checksum_of(url_or_path: str | Path, after: int | None = None, until: int | None = None) -> str:
-    """The checksum of a file's history; by default of all after its base."""
+    """The checksum of a log's history; by default of all after its base."""
+    if is_postgres(url_or_path):
+        from kcp.store.postgres_reader import PostgresReader
+        from kcp.store.postgres_transfer import history_rows
+
+        with PostgresReader(str(url_or_path)) as log:
+            base = int(log.about().get("base_rv", "0")) if after is None else after
+            return _digest(history_rows(log, base, 2**62 if until is None else until))
     connection = connect_read_only(sqlite_path(url_or_path))
     try:
         about = dict(connection.execute("SELECT key, value FROM about").fetchall())
@@ -310,9 +371,14 @@ def checksum_of(url_or_path: str | Path, after: int | None = None, until: int | 
 def purge(url_or_path: str | Path, key: Key, *, clock: Clock, who: str, why: str) -> int:
     """Blank every past version of an object and say so in `inputs`; returns the rows blanked.
 
-    The live version stays: delete or change the object first. Revision, key, time and actor of each row stay.
-    The only act that changes history. Raises Locked while kcp runs, StoreError for an unknown object.
+    Versions that decisions and inputs carry are blanked with them. The live version stays: delete or change the object
+    first. Revision, key, time and actor of each row stay. The only act that changes history.
+    Raises Locked while kcp runs on SQLite, StoreError for an unknown object.
     """
+    if is_postgres(url_or_path):
+        from kcp.store import postgres_transfer
+
+        return postgres_transfer.purge(str(url_or_path), key, clock=clock, who=who, why=why, mark=_mark)
     path = sqlite_path(url_or_path)
     release = lock(path)
     try:
@@ -340,16 +406,14 @@ def _blank(connection: sqlite3.Connection, key: Key) -> int:
         " AND e.body IS NOT NULL AND NOT (o.delete_rv IS NULL AND e.rv = o.rv) ORDER BY e.rv",
         (plural, group, key.namespace, key.name),
     ).fetchall()
-    for rv, kind, grp, served, uid in found:
-        named = {"name": key.name, "uid": uid, **({"namespace": key.namespace} if key.namespace else {})}
-        api_version = f"{grp}/{served}" if grp else served
-        body = normal({"apiVersion": api_version, "kind": kind, "metadata": named})
+    for rv, *kind in found:
         connection.execute(
             "UPDATE events SET body = CAST(? AS TEXT), body_raw = NULL, flags = flags | ? WHERE rv = ?",
-            (body, REDACTED, rv),
+            (normal(blank(key, *kind)), REDACTED, rv),
         )
     if not found:
         raise StoreError(f"there is no past version of {key}")
+    blank_columns(connection, found[0][1], key)
     return len(found)
 
 
@@ -360,8 +424,10 @@ def _leave_mark(
     (seq,) = connection.execute(
         "SELECT coalesce(max(seq), 0) FROM inputs WHERE rv_after = ?", (rv,)
     ).fetchone()
-    payload = {
-        "key": str(key), "rows": blanked, "who": who, "why": why, "at_us": microseconds(clock.now()),
-    }  # fmt: skip
-    body = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
+    body = _mark(key, blanked, who, why, microseconds(clock.now()))
     connection.execute(rows.INSERT_INPUT, (rv, seq + 1, "purge", body))
+
+
+def _mark(key: Key, blanked: int, who: str, why: str, at_us: int) -> bytes:
+    payload = {"key": str(key), "rows": blanked, "who": who, "why": why, "at_us": at_us}
+    return orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)

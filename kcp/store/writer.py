@@ -47,6 +47,11 @@ class Submission:
     horizon: int | None = None
 
 
+Taken = list[tuple[Submission, Outcomes]]
+Records = list[tuple[int, int, "Decision | Input"]]
+Looking = asyncio.Future[None] | None
+
+
 class Writer:
     """Owned by one event loop: whichever runs while it has work."""
 
@@ -72,6 +77,7 @@ class Writer:
         self._scheduled = False
         self._draining = False
         self._flush_due = False
+        self._looking: asyncio.Future[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._last_commit_s = 0.0
         self._change = asyncio.Event()
@@ -112,6 +118,21 @@ class Writer:
             self._schedule()
         self._arm_idle()
 
+    async def catch_up(self) -> None:
+        """Return once everything that was durable when called is published. Raises Unavailable.
+
+        On an engine of our own that is always so. A look that is already on its way started too early to count.
+        """
+        if not self._driver.shared:
+            return
+        if self.closing:
+            raise Unavailable("the store is closed")
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_future()
+        looking = self._looking
+        self._schedule()
+        await asyncio.shield(looking)
+
     async def drain(self) -> None:
         """Write all that is queued and recorded, then stop taking more."""
         self.closing = True
@@ -121,6 +142,7 @@ class Writer:
         self._schedule()
         while self._busy or self._queue or (self._flush_due and self._records):
             await self._change.wait()
+        _tell(self._looking, Unavailable("the store is closed"))
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -141,19 +163,24 @@ class Writer:
         try:
             if self._queue or (self._flush_due and self._records):
                 self._start()
+            elif self._looking is not None:
+                self._look([], [])
         finally:
             self._draining = False
-        if self._queue or (self._flush_due and self._records):
+        if self._queue or self._looking is not None or (self._flush_due and self._records):
             self._schedule()
         self._arm_idle()
 
     def _start(self) -> None:
-        stage = Stage(self._published, microseconds(self._clock.now()))
+        stage = Stage(self._published, microseconds(self._clock.now()) + self._driver.ahead_us)
         taken, horizon = self._decide(stage)
         records = [self._records.popleft() for _ in range(min(len(self._records), MAX_RECORDS_PER_BATCH))]
         self._flush_due = self._flush_due and bool(self._records)
         if not stage.staged and not records and horizon is None:
-            self._answer(taken)
+            if self._driver.shared and taken:
+                self._look(taken, [])
+            else:
+                self._answer(taken)
             return
         batch = stage.batch(
             self._projections,
@@ -162,10 +189,20 @@ class Writer:
             horizon,
         )
         self._busy = True
-        self._driver.commit(batch, lambda error: self._finish(batch, taken, records, error))
+        looking, self._looking = self._looking, None
+        self._driver.commit(batch, lambda error: self._finish(batch, taken, records, looking, error))
 
-    def _decide(self, stage: Stage) -> tuple[list[tuple[Submission, Outcomes]], int | None]:
-        taken: list[tuple[Submission, Outcomes]] = []
+    def _look(self, taken: Taken, records: Records) -> None:
+        """Nothing to write; but what was decided counts only if the log is still where we think."""
+        self._busy = True
+        looking, self._looking = self._looking, None
+        base = self._published.rv
+        self._driver.catch_up(
+            base, lambda error: self._finish(None, taken, records, looking, error), decided=bool(taken)
+        )
+
+    def _decide(self, stage: Stage) -> tuple[Taken, int | None]:
+        taken: Taken = []
         horizon: int | None = None
         count = 0
         while self._queue and stage.size_bytes < MAX_BATCH_BYTES:
@@ -184,46 +221,53 @@ class Writer:
 
     def _finish(
         self,
-        batch: Batch,
-        taken: list[tuple[Submission, Outcomes]],
-        records: list[tuple[int, int, Decision | Input]],
+        batch: Batch | None,
+        taken: Taken,
+        records: Records,
+        looking: Looking,
         error: BaseException | None,
     ) -> None:
         self._busy = False
-        self._last_commit_s = _now_s()
+        if batch is not None:
+            self._last_commit_s = _now_s()
         if error is None:
-            self._publish(batch)
+            if batch is not None:
+                self._publish(batch)
             self._answer(taken)
+            _tell(looking, None)
         elif isinstance(error, Behind):
             self._publish(error.tail)
-            self._again(taken, records)
+            if error.whole:
+                _tell(looking, None)
+                looking = None
+            self._again(taken, records, looking)
         else:
-            log.error("batch failed", operations=len(taken), error=str(error))
+            if taken or batch is not None:
+                log.error("batch failed", operations=len(taken), error=str(error))
             self._refuse(taken, records, error)
+            _tell(looking, error)
         self._wake()
         if not self._draining:
             self._drain()
 
-    def _answer(self, taken: list[tuple[Submission, Outcomes]]) -> None:
+    def _answer(self, taken: Taken) -> None:
         for submission, outcomes in taken:
             if not submission.answer.done():
                 submission.answer.set_result(outcomes)
         self._wake()
 
-    def _again(
-        self, taken: list[tuple[Submission, Outcomes]], records: list[tuple[int, int, Decision | Input]]
-    ) -> None:
+    def _again(self, taken: Taken, records: Records, looking: Looking) -> None:
         for submission, _ in reversed(taken):
             self._queue.appendleft(submission)
             self._queued += len(submission.operations)
         self._records.extendleft(reversed(records))
+        if looking is not None:
+            if self._looking is None:
+                self._looking = looking
+            else:
+                self._looking.add_done_callback(lambda newer: _tell(looking, newer.exception()))
 
-    def _refuse(
-        self,
-        taken: list[tuple[Submission, Outcomes]],
-        records: list[tuple[int, int, Decision | Input]],
-        error: BaseException,
-    ) -> None:
+    def _refuse(self, taken: Taken, records: Records, error: BaseException) -> None:
         if not self.closing:
             self._records.extendleft(reversed(records))
         for submission, _ in taken:
@@ -270,6 +314,16 @@ def _run(stage: Stage, submission: Submission) -> Outcomes:
         except Exception as error:  # noqa: BLE001 a closure may raise anything; it is the outcome
             outcomes.append(error)
     return outcomes
+
+
+def _tell(looking: Looking, error: BaseException | None) -> None:
+    if looking is None or looking.done():
+        return
+    if error is None:
+        looking.set_result(None)
+    else:
+        looking.set_exception(error)
+        looking.exception()  # whoever waits hears it; nobody has to wait
 
 
 def _running_loop() -> Any:

@@ -143,7 +143,9 @@ def test_unhealthy_old_replicas_go_first() -> None:
     (old,) = world.all("replicasets.apps")
     world.put({**old, "status": {**old["status"], "availableReplicas": 1, "readyReplicas": 1}})
     set_image(world, "registry.example/app:2")
-    effects = world.plan(CONTROLLER, KEY)  # the new set appears, sized by the surge, and one that is no use goes
+    effects = world.plan(
+        CONTROLLER, KEY
+    )  # the new set appears, sized by the surge, and one that is no use goes
     scaled = [message for reason, message in events(effects) if reason == "ScalingReplicaSet"]
     assert scaled[1:] == [f"Scaled down replica set {meta.name(old)} from 4 to 3"]
 

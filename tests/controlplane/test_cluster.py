@@ -140,22 +140,11 @@ def test_decisions_are_written_down_with_their_effects() -> None:
     recorded: list[Any] = []
 
     async def check(cluster: Cluster, client: Client) -> None:
-        sink = cluster.sink
-        write = sink.store.record
-        object.__setattr__(
-            sink,
-            "store",
-            type(
-                "Tee",
-                (),
-                {
-                    "record": lambda self, d: (recorded.append(d), write(d)),
-                    "next_decision_id": sink.store.next_decision_id,
-                },
-            )(),
-        )
+        monkeypatch = pytest.MonkeyPatch()
+        monkeypatch.setattr(cluster.store, "record", recorded.append)
         await client.create("deployments.apps", deployment("web", replicas=2), "default")
         await anyio.sleep(2)
+        monkeypatch.undo()
 
     in_cluster(check, scheduler=False)
     made = [

@@ -65,6 +65,4 @@ def kubectl(request: pytest.FixtureRequest, daemon: Daemon, namespace: str) -> K
         program = kubectls.binary(getattr(request, "param", "path"))
     except kubectls.Missing as reason:
         pytest.skip(str(reason))
-    return Kubectl(
-        program, {**environment(daemon.home), "KUBECONFIG": str(daemon.kubeconfig)}, namespace
-    )
+    return Kubectl(program, {**environment(daemon.home), "KUBECONFIG": str(daemon.kubeconfig)}, namespace)

@@ -56,8 +56,7 @@ BODIES = (
     bad_object(
         "json cut off",
         b'{"kind"',
-        UNRECOGNIZED
-        + "couldn't get version/kind; json parse error: unexpected end of JSON input ({\"kind\")",
+        UNRECOGNIZED + 'couldn\'t get version/kind; json parse error: unexpected end of JSON input ({"kind")',
     ),
     bad_object(
         "not json",

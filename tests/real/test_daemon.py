@@ -7,15 +7,17 @@ import signal
 import socket
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.real.daemon import Daemon, eventually, kcp
+from tests.real.daemon import ENTRY, Daemon, environment, eventually, kcp
 from tests.real.https import Api
-from tests.real.kubectl import Kubectl
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real-daemon")]
 
@@ -43,9 +45,12 @@ def test_a_fresh_cluster(api: Api) -> None:
     classes = {row["metadata"]["name"]: row["value"] for row in api.get(PRIORITY_CLASSES)["items"]}
     assert classes == {"system-cluster-critical": 2000000000, "system-node-critical": 2000001000}
     for name in SYSTEM_NAMESPACES:
-        root = f"/api/v1/namespaces/{name}"
-        eventually(lambda r=root: api.request("GET", f"{r}/serviceaccounts/default").status == 200, root)
-        eventually(lambda r=root: api.request("GET", f"{r}/configmaps/kube-root-ca.crt").status == 200, root)
+        for path in ("serviceaccounts/default", "configmaps/kube-root-ca.crt"):
+            eventually(partial(exists, api, f"/api/v1/namespaces/{name}/{path}"), f"{path} in {name}")
+
+
+def exists(api: Api, path: str) -> bool:
+    return api.request("GET", path).status == 200
 
 
 PRIORITY_CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
@@ -185,14 +190,30 @@ def everything(api: Api) -> list[dict[str, dict[str, str]]]:
     return [item for path in paths for item in api.get(f"/api/v1/{path}")["items"]]
 
 
-def test_a_kubeconfig_of_before_a_restart_still_works(
-    make_daemon: Callable[..., Daemon], kubectl: Kubectl
-) -> None:
+def test_a_kubeconfig_outlives_restarts(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon().start()
-    old = daemon.kubeconfig.read_text(encoding="utf-8")
-    daemon.stop()
+    old = daemon.kubeconfig.read_bytes()
+    assert daemon.stop() == 0
     daemon.start()
-    assert daemon.kubeconfig.read_text(encoding="utf-8") == old
+    assert daemon.kubeconfig.read_bytes() == old
+
+
+def test_a_signal_while_it_starts_stops_it_as_well(tmp_path: Path) -> None:
+    for pause_s in (0.3, 0.6, 0.9):
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENTRY, "up", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"],
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            process.wait(pause_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode in (0, -signal.SIGTERM)
+        assert errors == ""
 
 
 def test_nodes_can_be_changed_at_a_start(make_daemon: Callable[..., Daemon]) -> None:
@@ -209,7 +230,7 @@ def nodes(daemon: Daemon) -> list[str]:
     return [node["metadata"]["name"] for node in items]
 
 
-def test_what_the_daemon_prints_is_what_to_type(daemon: Daemon, tmp_path: Path) -> None:
+def test_help_names_what_can_be_said(tmp_path: Path) -> None:
     text = kcp("up", "--help", home=tmp_path).stdout
     for option in ("--data", "--listen", "--store", "--nodes"):
         assert option in text

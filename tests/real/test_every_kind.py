@@ -31,7 +31,7 @@ def sample_of(kind: str, namespace: str) -> dict[str, Any]:
 def test_the_samples_cover_what_is_served(resources: dict[str, Served]) -> None:
     wanted = {kind for kind, row in resources.items() if "create" in row.verbs}
     assert sorted(wanted - set(KINDS)) == []
-    assert {kind: sorted(WHOLE_LIFE - resources[kind].verbs) for kind in KINDS} == dict.fromkeys(KINDS, [])
+    assert [kind for kind in KINDS if not resources[kind].verbs >= WHOLE_LIFE] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -155,3 +155,71 @@ def namespace(name: str, **more: Any) -> Json:
         "spec": {"finalizers": ["kubernetes"]},
         "status": {"phase": "Active"},
     }
+
+
+def statefulset(name: str, *, replicas: int = 1, image: str = "registry.example/app:1", **spec: Any) -> Json:
+    """`spec` overrides spec fields: podManagementPolicy, updateStrategy, volumeClaimTemplates …"""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata(name),
+        "spec": {
+            "replicas": replicas,
+            "serviceName": name,
+            "selector": {"matchLabels": {"app": name}},
+            "template": template(name, image),
+            "podManagementPolicy": "OrderedReady",
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+            "revisionHistoryLimit": 10,
+            **spec,
+        },
+    }
+
+
+def daemonset(name: str, *, image: str = "registry.example/app:1", **spec: Any) -> Json:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": metadata(name),
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": template(name, image),
+            "updateStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0},
+            },
+            "revisionHistoryLimit": 10,
+            **spec,
+        },
+    }
+
+
+def job(name: str, *, image: str = "registry.example/app:1", restart: str = "Never", **spec: Any) -> Json:
+    """A Job as it comes from the user; for planner tests add the selector that the server makes (`served_job`)."""
+    pod_spec = {"restartPolicy": restart, "containers": [container(image=image)]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(name),
+        "spec": {"template": {"metadata": {}, "spec": pod_spec}, **spec},
+    }
+
+
+def served_job(name: str, **spec: Any) -> Json:
+    """A Job with what the server fills in."""
+    built = job(name, **spec)
+    uid = f"job-{name}"
+    labels = {"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": name}
+    defaults = {
+        "parallelism": 1,
+        "completions": 1,
+        "backoffLimit": 6,
+        "completionMode": "NonIndexed",
+        "suspend": False,
+        "podReplacementPolicy": "TerminatingOrFailed",
+        "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}},
+    }
+    built["metadata"]["uid"] = uid
+    built["spec"] = {**defaults, **built["spec"]}
+    built["spec"]["template"] = {**built["spec"]["template"], "metadata": {"labels": labels}}
+    return built

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kcp.machinery.patch.merge_patch import apply_merge_patch
-
 from kcp.apis.catalog import build_catalog
 from kcp.client.cache.indexer import Indexer
 from kcp.controllers import effects as fx
@@ -24,6 +22,7 @@ from kcp.controllers.sources import Controller, Everything, Owned, Timer
 from kcp.controllers.view import IndexReader, ManyReader, Readers
 from kcp.machinery import meta
 from kcp.machinery.errors import AlreadyExists, ApiError, Conflict, NotFound
+from kcp.machinery.patch.merge_patch import apply_merge_patch
 
 Json = dict[str, Any]
 CATALOG = build_catalog()
@@ -101,14 +100,12 @@ class World:
         env = fx.Env(self.now, self.memos.get((controller.name, key)), merged, controller.name)
         plan = controller.plan(key, self.view(controller), env)
         done: list[fx.Effect] = []
-        try:
-            effect = next(plan)
-            while True:
-                outcome = self.perform(controller, key, effect)
-                done.extend(flatten(effect, outcome))
-                effect = plan.send(outcome)
-        except StopIteration:
-            return done
+        effect = fx.advance(plan, None)
+        while effect is not None:
+            outcome = self.perform(controller, key, effect)
+            done.extend(flatten(effect, outcome))
+            effect = fx.advance(plan, outcome)
+        return done
 
     def view(self, controller: Controller) -> Readers:
         readers: dict[str, Any] = {}
@@ -211,9 +208,8 @@ class World:
 
 
 def _strategic(current: Json, patch: Json) -> Json:
-    from kcp.machinery.patch.strategic import strategic_merge
-
     from kcp.machinery.gvk import GroupVersion, GroupVersionKind
+    from kcp.machinery.patch.strategic import strategic_merge
     from kcp.machinery.schema.compile import schema_for
 
     gv = GroupVersion.parse(current["apiVersion"])

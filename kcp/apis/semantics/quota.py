@@ -5,7 +5,7 @@ Source: k8s v1.36 pkg/quota/v1/evaluator/core, apiserver/pkg/quota/v1/generic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -184,3 +184,28 @@ def counted(quota: Json, resource: str, obj: Json | None, now: datetime) -> Usag
         return {}
     hard = (quota.get("spec") or {}).get("hard") or {}
     return {name: amount for name, amount in usage_of(resource, obj, now).items() if name in hard}
+
+
+def resource_of(name: str) -> str | None:
+    """The resource whose objects count for a name that a quota limits; None for a name that nothing counts for."""
+    if name.startswith("count/"):
+        return name.removeprefix("count/")
+    if name in _PLAIN_COUNTS:
+        return name
+    if name.startswith("services."):
+        return "services"
+    if name == "requests.storage" or ".storageclass.storage.k8s.io/" in name:
+        return "persistentvolumeclaims"
+    if name in ("pods", *_COMPUTE) or name.startswith(("requests.", "limits.", "hugepages-")):
+        return "pods"
+    return None
+
+
+def total_usage(quota: Json, resource: str, objects: Iterable[Json], now: datetime) -> Usage:
+    """What the objects of one resource use of the names that the quota limits, zeros included."""
+    hard = (quota.get("spec") or {}).get("hard") or {}
+    total: Usage = {name: _ZERO for name in hard if resource_of(name) == resource}
+    for obj in objects:
+        for name, amount in counted(quota, resource, obj, now).items():
+            total[name] = total.get(name, _ZERO) + amount
+    return total

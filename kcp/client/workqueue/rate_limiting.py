@@ -127,9 +127,9 @@ class MaxOf:
         return max(limiter.retries(key) for limiter in self.limiters)
 
 
-def controller_rate_limiter(clock: Clock) -> RateLimiter:
-    """5 ms · 2^n up to 1000 s per key, and ten tries a second (bursts of 100) over all keys."""
-    return MaxOf((ItemExponential(), TokenBucket(clock)))
+def controller_rate_limiter(clock: Clock, base_s: float = 0.005) -> RateLimiter:
+    """base · 2^n up to 1000 s per key, and ten tries a second (bursts of 100) over all keys."""
+    return MaxOf((ItemExponential(base_s), TokenBucket(clock)))
 
 
 class RateLimitingQueue:

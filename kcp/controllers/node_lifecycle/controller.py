@@ -48,7 +48,9 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
         yield _event(node, "RegisteredNode", f"Node {key} event: Registered Node {key} in Controller")
     silent_s = yield from _silence(node, env)
     grace_s = GRACE_S if meta.condition(node, "Ready") else STARTUP_GRACE_S
-    if silent_s > grace_s:
+    if silent_s is None:
+        pass  # that we cannot ask says nothing about the node; the failed read brings us back
+    elif silent_s > grace_s:
         node = yield from _give_up(node, env.now)
     else:
         yield fx.RequeueAfter(max(1.0, grace_s - silent_s + 0.5))
@@ -58,9 +60,12 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
         yield from _unready_pods(node, view, env.now)
 
 
-def _silence(node: Json, env: fx.Env) -> Generator[fx.Effect, fx.Outcome, float]:
-    """Seconds since this controller last saw a sign of life."""
-    lease = (yield fx.Live(LEASES, "kube-node-lease", meta.name(node))).object
+def _silence(node: Json, env: fx.Env) -> Generator[fx.Effect, fx.Outcome, float | None]:
+    """Seconds since this controller last saw a sign of life; None when the Lease could not be read."""
+    read = yield fx.Live(LEASES, "kube-node-lease", meta.name(node))
+    if read.error is not None:
+        return None
+    lease = read.object
     ready = meta.condition(node, "Ready")
     posted = bool(ready) and ready["reason"] not in ("NodeStatusUnknown", "NodeStatusNeverUpdated")  # type: ignore[index]
     seen = {

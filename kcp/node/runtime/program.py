@@ -18,15 +18,20 @@ from functools import lru_cache
 import attrs
 
 SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh"})
-QUICK_TOOLS = frozenset(
-    "[ : basename cd chgrp chmod chown cp curl cut date df dirname du env export expr find free getent grep gunzip gzip"
-    " head hostname id ifconfig ip ln ls mkdir mktemp mv nproc nslookup printenv ps pwd readlink rm rmdir sed seq set"
-    " sort stat sync tar tee test touch tr trap ulimit umask uname uniq unset uptime wc wget which whoami".split()
-)
+QUICK_TOOLS = frozenset({
+    "[", ":", "basename", "cd", "chgrp", "chmod", "chown", "cp", "curl", "cut", "date", "df",
+    "dirname", "du", "env", "export", "expr", "find", "free", "getent", "grep", "gunzip", "gzip",
+    "head", "hostname", "id", "ifconfig", "ip", "ln", "ls", "mkdir", "mktemp", "mv", "nproc",
+    "nslookup", "printenv", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "set", "sort",
+    "stat", "sync", "tar", "tee", "test", "touch", "tr", "trap", "ulimit", "umask", "uname", "uniq",
+    "unset", "uptime", "wc", "wget", "which", "whoami",
+})  # fmt: skip
 _MAX_OUTPUT_LINES = 1000
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]*\.?[0-9]+)([smhd]?)", re.ASCII).fullmatch
-_ENDLESS = re.compile(r"\s*(?:while\s+(?:true|:|\[\s*1\s*\]|sleep\s)|until\s+false|for\s*\(\(\s*;\s*;\s*\)\))")
+_ENDLESS = re.compile(
+    r"\s*(?:while\s+(?:true|:|\[\s*1\s*\]|sleep\s)|until\s+false|for\s*\(\(\s*;\s*;\s*\)\))"
+)
 _CONSTRUCTS = frozenset({"while", "until", "for", "if", "case", "{", "(", "function", "select"})
 
 

@@ -245,7 +245,9 @@ class Runtime(Protocol):
 
     async def list_images(self) -> Sequence[Image]: ...
 
-    async def logs(self, container_id: str) -> Sequence[LogLine]: ...
+    def logs(self, container_id: str) -> Sequence[LogLine]:
+        """What the container has written so far; nothing for an unknown one."""
+        ...
 
 
 def by_name(statuses: Sequence[ContainerStatus]) -> Mapping[str, ContainerStatus]:

@@ -174,7 +174,9 @@ class SimRuntime:
             try:
                 ip = self._addresses.take()
             except RangeFull:
-                raise RuntimeFailure("failed to set up network for sandbox: no IP addresses available") from None
+                raise RuntimeFailure(
+                    "failed to set up network for sandbox: no IP addresses available"
+                ) from None
         return self._add_sandbox(pod, config.attempt, ip, self._clock.now())
 
     def _add_sandbox(self, pod: SimPod, attempt: int, ip: str, at: datetime) -> str:
@@ -422,18 +424,21 @@ class SimRuntime:
     async def list_images(self) -> Sequence[Image]:
         return list(self._images.values())
 
-    async def logs(self, container_id: str) -> Sequence[LogLine]:
-        _, container = self._found(container_id)
-        at = container.started_at
-        if at is None:
+    def logs(self, container_id: str) -> Sequence[LogLine]:
+        found = self._containers.get(container_id)
+        if found is None or found[1].started_at is None:
             return []
-        return [LogLine(at, "stdout", text) for text in container.output]
+        return [LogLine(found[1].started_at, "stdout", text) for text in found[1].output]
 
     # -- beginnings and ends --------------------------------------------------------------------------
 
     async def restore(self, pod: Json) -> None:
         status, uid = pod.get("status") or {}, pod["metadata"]["uid"]
-        if uid in self._pods or status.get("phase") in (None, "Succeeded", "Failed") or not status.get("podIP"):
+        if (
+            uid in self._pods
+            or status.get("phase") in (None, "Succeeded", "Failed")
+            or not status.get("podIP")
+        ):
             return
         ip = status["podIP"]
         if ip != self._host_ip:
@@ -453,20 +458,21 @@ class SimRuntime:
 
     def _restore_container(self, sim: SimPod, pod: Json, field: str, spec: Json, entry: Json) -> None:
         state = entry.get("state") or {}
-        over = state.get("terminated") or (entry.get("lastState") or {}).get("terminated")
-        running = state.get("running")
-        if running is None and over is None:
+        over: Json = state.get("terminated") or (entry.get("lastState") or {}).get("terminated") or {}
+        running: Json = state.get("running") or {}
+        if not running and not over:
             return
         image = Image(entry.get("image") or spec["image"], entry.get("imageID") or "", 0)
         self._images.setdefault(spec["image"], image_of(spec["image"]))
         config = ContainerConfig(pod, spec, field, image, entry.get("restartCount") or 0)
-        began = parse_time((running or over)["startedAt"]) if (running or over).get("startedAt") else None
+        since = (running or over).get("startedAt")
+        began = parse_time(since) if since else None
         container_id = (entry.get("containerID") or "").removeprefix(f"{SCHEME}://")
         container = SimContainer(container_id, config, began or self._clock.now(), started_at=began)
         container.resources = entry.get("resources") or spec.get("resources")
         sim.containers.insert(0, container)
         self._containers[container.id] = (sim, container)
-        if running is None:
+        if not running:
             container.state, container.exit_code = "exited", over.get("exitCode") or 0
             container.reason, container.message = over.get("reason") or "", over.get("message") or ""
             container.finished_at = parse_time(over["finishedAt"]) if over.get("finishedAt") else None

@@ -6,12 +6,12 @@ Source: k8s v1.36 pkg/scheduler/framework/plugins/interpodaffinity/{filtering,sc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Rows
+from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, Rows
 from kcp.scheduler.framework.status import UNRESOLVABLE, UNSCHEDULABLE
 from kcp.scheduler.pod_class import PodClass
 from kcp.scheduler.terms import Bools, Counter, Ints, Sums, Term
@@ -21,7 +21,7 @@ DEFAULT_HARD_WEIGHT = 1
 
 class InterPodAffinity:
     name = "InterPodAffinity"
-    reasons = {
+    reasons: ClassVar[Reasons] = {
         1: (UNRESOLVABLE, "node(s) didn't match pod affinity rules"),
         2: (UNSCHEDULABLE, "node(s) didn't match pod anti-affinity rules"),
         3: (UNSCHEDULABLE, "node(s) didn't satisfy existing pods anti-affinity rules"),
@@ -38,7 +38,7 @@ class InterPodAffinity:
 
     def codes(self, cycle: Cycle, rows: Rows) -> Codes:
         cls = cycle.cls
-        codes = np.zeros(len(cycle.state.infos[rows]), np.int8)
+        codes = np.zeros(len(cycle.state.rows(rows)), np.int8)
         for failing, code in (
             (_repelled_by_others(cycle, rows), 3),
             (_near_what_it_avoids(cycle, rows), 2),
@@ -116,7 +116,7 @@ def _far_from_what_it_needs(cycle: Cycle, rows: Rows) -> Bools:
     matchers = tuple(term.matcher for term in cls.required)
     counter = state.matching_all(matchers)
     sums = [_summed(cycle, counter, term.key) for term in cls.required]
-    lacking: Bools = np.zeros(len(state.infos[rows]), np.bool_)
+    lacking: Bools = np.zeros(len(state.rows(rows)), np.bool_)
     for each in sums:
         lacking |= each.domains.ids[rows] == each.domains.count
     if not any(each.counts.any() for each in sums) and _matches_itself(cycle, cls.required):

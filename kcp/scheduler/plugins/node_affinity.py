@@ -6,13 +6,13 @@ Source: k8s v1.36 pkg/scheduler/framework/plugins/nodeaffinity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcp.apis.semantics import affinity
-from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Rejected, codes_where
+from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, Rejected, codes_where
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.framework.status import UNRESOLVABLE
 from kcp.scheduler.pod_class import PodClass
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 class NodeAffinity:
     name = "NodeAffinity"
-    reasons = {
+    reasons: ClassVar[Reasons] = {
         1: (UNRESOLVABLE, "node(s) didn't match Pod's node affinity/selector"),
         2: (UNRESOLVABLE, "node(s) didn't match scheduler-enforced node affinity"),
     }

@@ -5,10 +5,12 @@ Source: k8s v1.36 pkg/scheduler/framework/plugins/nodeports.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from kcp.scheduler.cluster_state import ClusterState
-from kcp.scheduler.framework.plugin import Codes, Cycle, Rows
+from kcp.scheduler.framework.plugin import Codes, Cycle, Reasons, Rows
 from kcp.scheduler.framework.status import UNSCHEDULABLE
 
 ANY = "0.0.0.0"
@@ -16,7 +18,9 @@ ANY = "0.0.0.0"
 
 class NodePorts:
     name = "NodePorts"
-    reasons = {1: (UNSCHEDULABLE, "node(s) didn't have free ports for the requested pod ports")}
+    reasons: ClassVar[Reasons] = {
+        1: (UNSCHEDULABLE, "node(s) didn't have free ports for the requested pod ports")
+    }
 
     def active(self, cycle: Cycle) -> bool:
         ports = cycle.state.ports

@@ -75,7 +75,7 @@ def broken_line(points: Points) -> Callable[[int], int]:
                 if position == 0:
                     return score
                 x0, y0 = points[position - 1]
-                return y0 + int(math.trunc((score - y0) * (x - x0) / (utilization - x0)))
+                return y0 + math.trunc((score - y0) * (x - x0) / (utilization - x0))
         return points[-1][1]
 
     return at

@@ -6,12 +6,12 @@ Source: k8s v1.36 pkg/scheduler/framework/plugins/noderesources/{fit,balanced_al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from kcp.scheduler.cluster_state import ClusterState
-from kcp.scheduler.framework.plugin import Codes, Cycle, Rows
+from kcp.scheduler.framework.plugin import Codes, Cycle, Reasons, Rows
 from kcp.scheduler.framework.status import UNRESOLVABLE, UNSCHEDULABLE
 from kcp.scheduler.plugins import node_resources
 from kcp.scheduler.pod_class import BASE_RESOURCES, Shape
@@ -24,7 +24,7 @@ class NodeResourcesFit:
     """All insufficient resources are reported, each as its own reason."""
 
     name = "NodeResourcesFit"
-    reasons = {1: (UNSCHEDULABLE, "Insufficient"), 2: (UNRESOLVABLE, "Insufficient")}
+    reasons: ClassVar[Reasons] = {1: (UNSCHEDULABLE, "Insufficient"), 2: (UNRESOLVABLE, "Insufficient")}
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         scoring = args.get("scoringStrategy") or {}
@@ -95,12 +95,14 @@ class ShapeCache:
         self,
         shape: Shape,
         fit: NodeResourcesFit | None,
+        fit_filters: bool,
         fit_weight: int,
         balanced: BalancedAllocation | None,
         balanced_weight: int,
     ) -> None:
         self.shape = shape
         self._fit = fit
+        self._filters = fit is not None and fit_filters
         self._fit_weight = fit_weight
         self._balanced = balanced if balanced is not None and not balanced.skips(shape) else None
         self._balanced_weight = balanced_weight
@@ -139,19 +141,19 @@ class ShapeCache:
         nodes = len(state)
         ok = np.ones(nodes, np.bool_)
         score = np.zeros(nodes, np.int64)
-        if self._fit is not None:
+        if self._filters:
             ok = state.pod_count < state.max_pods
             for column, amount in self._wanted:
                 ok = ok & (amount <= column.allocatable - column.requested)
-            if self._fit_weight:
-                score = score + self._fit.strategy.all(self._columns, nodes) * self._fit_weight
+        if self._fit is not None and self._fit_weight:
+            score = score + self._fit.strategy.all(self._columns, nodes) * self._fit_weight
         if self._balanced is not None:
             score = score + node_resources.balance_all(self._balance, nodes) * self._balanced_weight
         self.ok, self.score = ok, score
 
     def _patch(self, state: ClusterState, node: int) -> None:
         score = 0
-        if self._fit is not None:
+        if self._filters:
             fits = state.pod_count.item(node) < state.max_pods.item(node)
             if fits:
                 for column, amount in self._wanted:
@@ -159,8 +161,8 @@ class ShapeCache:
                         fits = False
                         break
             self.ok[node] = fits
-            if self._fit_weight:
-                score = self._fit.strategy.row(self._columns, node) * self._fit_weight
+        if self._fit is not None and self._fit_weight:
+            score = self._fit.strategy.row(self._columns, node) * self._fit_weight
         if self._balanced is not None:
             score += node_resources.balance_row(self._balance, node) * self._balanced_weight
         self.score[node] = score

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kcp.apis.semantics import topology
 from kcp.machinery.labels import Requirement, Selector, from_label_selector, from_set
 from kcp.scheduler.cluster_state import ClusterState
-from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Rows
+from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, Rows
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.framework.status import UNRESOLVABLE, UNSCHEDULABLE
 from kcp.scheduler.plugins.node_affinity import selected_nodes
@@ -45,11 +45,16 @@ class Constraints:
 
 class PodTopologySpread:
     name = "PodTopologySpread"
-    reasons = {1: (UNSCHEDULABLE, _TEXT), 2: (UNRESOLVABLE, f"{_TEXT} (missing required label)")}
+    reasons: ClassVar[Reasons] = {
+        1: (UNSCHEDULABLE, _TEXT),
+        2: (UNRESOLVABLE, f"{_TEXT} (missing required label)"),
+    }
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         self._system = (args.get("defaultingType") or "System") == "System"
-        self._defaults: Sequence[Json] = SYSTEM_DEFAULTS if self._system else args.get("defaultConstraints") or ()
+        self._defaults: Sequence[Json] = (
+            SYSTEM_DEFAULTS if self._system else args.get("defaultConstraints") or ()
+        )
 
     def constraints(self, framework: Framework, cls: PodClass) -> Constraints:
         if cls.has_spread:

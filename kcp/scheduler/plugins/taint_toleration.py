@@ -5,11 +5,13 @@ Source: k8s v1.36 pkg/scheduler/framework/plugins/tainttoleration.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from kcp.apis.semantics import taints
-from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, codes_where
+from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, codes_where
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.framework.status import UNRESOLVABLE
 from kcp.scheduler.pod_class import PodClass
@@ -18,7 +20,7 @@ from kcp.scheduler.terms import Bools, Ints
 
 class TaintToleration:
     name = "TaintToleration"
-    reasons = {1: (UNRESOLVABLE, "node(s) had untolerated taint(s)")}
+    reasons: ClassVar[Reasons] = {1: (UNRESOLVABLE, "node(s) had untolerated taint(s)")}
 
     def static_codes(self, framework: Framework, cls: PodClass) -> Codes | None:
         failing = untolerated(framework, cls)

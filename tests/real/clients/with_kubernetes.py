@@ -77,9 +77,7 @@ def test_typed_objects_go_there_and_back(core: Any, apps: Any, namespace: str) -
     assert (read.spec.replicas, read.status.selector) == (3, "app=web")
     apps.patch_namespaced_deployment_scale("web", namespace, {"spec": {"replicas": 0}})
     eventually(
-        lambda: all(
-            pod.metadata.deletion_timestamp for pod in core.list_namespaced_pod(namespace).items
-        ),
+        lambda: all(pod.metadata.deletion_timestamp for pod in core.list_namespaced_pod(namespace).items),
         "no pods",
     )
 
@@ -99,7 +97,10 @@ def test_a_list_of_operations_is_a_json_patch(core: Any, namespace: str) -> None
     operations = [{"op": "replace", "path": "/data/a", "value": "2"}]
     assert core.patch_namespaced_config_map("settings", namespace, operations).data == {"a": "2"}
     code, status = refused(
-        core.patch_namespaced_config_map, "settings", namespace, [{"op": "test", "path": "/data/a", "value": "9"}]
+        core.patch_namespaced_config_map,
+        "settings",
+        namespace,
+        [{"op": "test", "path": "/data/a", "value": "9"}],
     )
     assert (code, status["reason"]) == (422, "Invalid")
 
@@ -109,7 +110,9 @@ def test_lists_come_in_pages(core: Any, namespace: str) -> None:
         core.create_namespaced_config_map(namespace, config_map(f"page-{number}"))
     seen, token, pages = [], None, 0
     while token != "":
-        page = core.list_namespaced_config_map(namespace, label_selector="made-by=test", limit=3, _continue=token)
+        page = core.list_namespaced_config_map(
+            namespace, label_selector="made-by=test", limit=3, _continue=token
+        )
         seen += [item.metadata.name for item in page.items]
         token, pages = page.metadata._continue or "", pages + 1
     assert (seen, pages) == ([f"page-{number}" for number in range(7)], 3)
@@ -152,7 +155,9 @@ def test_the_dynamic_client_discovers(client: Any, namespace: str) -> None:
 
     dynamic = DynamicClient(client)
     maps = dynamic.resources.get(api_version="v1", kind="ConfigMap")
-    made = maps.create(body={**config_map("d", a="1"), "apiVersion": "v1", "kind": "ConfigMap"}, namespace=namespace)
+    made = maps.create(
+        body={**config_map("d", a="1"), "apiVersion": "v1", "kind": "ConfigMap"}, namespace=namespace
+    )
     assert made.data.a == "1"
     patched = maps.patch(
         body={"metadata": {"name": "d"}, "data": {"b": "2"}}, namespace=namespace,
@@ -165,7 +170,9 @@ def test_the_dynamic_client_discovers(client: Any, namespace: str) -> None:
     )  # fmt: skip
     assert sorted(applied.data.to_dict()) == ["a", "b", "c"]
     assert "me" in [entry.manager for entry in applied.metadata.managedFields]
-    assert [item.metadata.name for item in maps.get(namespace=namespace, label_selector="made-by=test").items] == ["d"]
+    assert [
+        item.metadata.name for item in maps.get(namespace=namespace, label_selector="made-by=test").items
+    ] == ["d"]
     for event in maps.watch(namespace=namespace, name="d", timeout=5):
         assert (event["type"], event["object"].data.c) == ("ADDED", "3")
         break
@@ -187,23 +194,34 @@ def test_errors_say_what_kubernetes_says(core: Any, namespace: str) -> None:
     code, status = refused(core.replace_namespaced_config_map, "a", namespace, stale)
     assert (code, status["reason"]) == (409, "Conflict")
     code, status = refused(core.create_namespaced_config_map, namespace, config_map("A_B"))
-    assert (code, status["reason"], status["details"]["causes"][0]["field"]) == (422, "Invalid", "metadata.name")
+    assert (code, status["reason"], status["details"]["causes"][0]["field"]) == (
+        422,
+        "Invalid",
+        "metadata.name",
+    )
 
 
 def test_delete_and_delete_collection(core: Any, namespace: str) -> None:
     for name in ("a", "b", "c"):
         core.create_namespaced_config_map(namespace, config_map(name))
     done = core.delete_namespaced_config_map("a", namespace)
-    assert (done.status, done.details.name) == ("Success", "a")
+    assert (done["status"], done["details"]["name"]) == ("Success", "a")
     core.delete_collection_namespaced_config_map(namespace, label_selector="made-by=test")
     assert core.list_namespaced_config_map(namespace, label_selector="made-by=test").items == []
 
 
-def test_a_service_account_token_lets_in_and_rbac_decides(daemon: Daemon, core: Any, client: Any, namespace: str) -> None:
+def test_a_service_account_token_lets_in_and_rbac_decides(
+    daemon: Daemon, core: Any, client: Any, namespace: str
+) -> None:
     core.create_namespaced_service_account(namespace, {"metadata": {"name": "robot"}})
-    request = core.create_namespaced_service_account_token("robot", namespace, {"spec": {"expirationSeconds": 600}})
+    request = core.create_namespaced_service_account_token(
+        "robot", namespace, {"spec": {"expirationSeconds": 600}}
+    )
     configuration = kubernetes.client.Configuration()
-    configuration.host, configuration.ssl_ca_cert = client.configuration.host, client.configuration.ssl_ca_cert
+    configuration.host, configuration.ssl_ca_cert = (
+        client.configuration.host,
+        client.configuration.ssl_ca_cert,
+    )
     configuration.api_key = {"authorization": f"Bearer {request.status.token}"}
     with kubernetes.client.ApiClient(configuration) as robot:
         me = kubernetes.client.AuthenticationV1Api(robot).create_self_subject_review({})

@@ -43,7 +43,10 @@ async def test_create_read_update_patch_delete(daemon: Daemon, namespace: str) -
         patched = await core.patch_namespaced_config_map("a", namespace, {"data": {"x": None}})
         assert patched.data == {"y": "2"}
         operations = [{"op": "add", "path": "/data/z", "value": "3"}]
-        assert (await core.patch_namespaced_config_map("a", namespace, operations)).data == {"y": "2", "z": "3"}
+        assert (await core.patch_namespaced_config_map("a", namespace, operations)).data == {
+            "y": "2",
+            "z": "3",
+        }
         assert (await core.delete_namespaced_config_map("a", namespace)).status == "Success"
 
 
@@ -122,7 +125,10 @@ async def test_errors(daemon: Daemon, namespace: str) -> None:
         await core.create_namespaced_config_map(namespace, config_map("a"))
         again = core.create_namespaced_config_map(namespace, config_map("a"))
         assert await refused(again) == (409, "AlreadyExists")
-        assert await refused(core.create_namespaced_config_map(namespace, config_map("A_B"))) == (422, "Invalid")
+        assert await refused(core.create_namespaced_config_map(namespace, config_map("A_B"))) == (
+            422,
+            "Invalid",
+        )
 
 
 async def test_a_token(daemon: Daemon, namespace: str) -> None:
@@ -131,7 +137,10 @@ async def test_a_token(daemon: Daemon, namespace: str) -> None:
         await core.create_namespaced_service_account(namespace, {"metadata": {"name": "robot"}})
         request = await core.create_namespaced_service_account_token("robot", namespace, {"spec": {}})
         configuration = kubernetes.client.Configuration()
-        configuration.host, configuration.ssl_ca_cert = client.configuration.host, client.configuration.ssl_ca_cert
+        configuration.host, configuration.ssl_ca_cert = (
+            client.configuration.host,
+            client.configuration.ssl_ca_cert,
+        )
         configuration.api_key = {"BearerToken": f"Bearer {request.status.token}"}
         async with kubernetes.client.ApiClient(configuration) as robot:
             me = await kubernetes.client.AuthenticationV1Api(robot).create_self_subject_review({})

@@ -73,9 +73,7 @@ def test_apply_and_conflicts(client: Any) -> None:
     from lightkube.resources.core_v1 import ConfigMap
 
     def wanted(**data: str) -> Any:
-        return ConfigMap(
-            apiVersion="v1", kind="ConfigMap", metadata=ObjectMeta(name="applied"), data=data
-        )
+        return ConfigMap(apiVersion="v1", kind="ConfigMap", metadata=ObjectMeta(name="applied"), data=data)
 
     assert client.apply(wanted(x="1", y="1")).data == {"x": "1", "y": "1"}
     assert client.apply(wanted(x="2")).data == {"x": "2"}
@@ -131,7 +129,9 @@ def test_the_asynchronous_client_and_a_token(daemon: Daemon, client: Any, namesp
     from lightkube.resources.core_v1 import ConfigMap, ServiceAccount, ServiceAccountToken
 
     client.create(ServiceAccount(metadata=ObjectMeta(name="robot")))
-    request = client.create(ServiceAccountToken(metadata=ObjectMeta(), spec=TokenRequestSpec(audiences=[])), "robot")
+    request = client.create(
+        ServiceAccountToken(metadata=ObjectMeta(), spec=TokenRequestSpec(audiences=[])), "robot"
+    )
     config = lightkube.KubeConfig.from_file(str(daemon.kubeconfig))
     cluster = next(iter(config.clusters.values()))
     robot = lightkube.KubeConfig.from_one(

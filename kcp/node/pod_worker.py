@@ -1,0 +1,644 @@
+"""One pod on one node: a state machine that is stepped whenever something about the pod may have changed.
+
+    new ── admitted ──▶ running ── deleted, over, evicted, too late ──▶ ending ── nothing runs ──▶ ended
+     └──── rejected ─────────────────────────────────────────────────────────────────────────────▶ ended
+
+A step does everything that can be done now, then writes one status. What has to wait sets the worker's one timer.
+Source: k8s v1.36 pkg/kubelet/pod_workers.go, pkg/kubelet/kubelet.go (SyncPod, SyncTerminatingPod, SyncTerminatedPod),
+pkg/kubelet/kuberuntime/kuberuntime_manager.go (SyncPod), kuberuntime_container.go (startContainer, killContainer).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from kcp.apis.semantics import pods
+from kcp.machinery.times import format_go_duration, parse_time
+from kcp.node import resize
+from kcp.node.container_status import Views, Waiting
+from kcp.node.images import ImageError, Tell
+from kcp.node.probes import ContainerProbes, Probe, failure_text, kill_message
+from kcp.node.runtime.protocol import (
+    ContainerConfig,
+    ContainerStatus,
+    HookOutcome,
+    NotFound,
+    NotYet,
+    PodStatus,
+    RuntimeFailure,
+    SandboxConfig,
+)
+from kcp.node.status import TERMINAL, Condition, Facts, Verdict, generate, rejected
+from kcp.node.status_writer import StatusCell, same_in_short
+from kcp.node.sync_pod import Health, Kill, PodActions, Start, compute, container_hash
+from kcp.node.timers import Timer
+
+if TYPE_CHECKING:
+    from kcp.node.agent import NodeAgent
+
+Json = dict[str, Any]
+State = Literal["new", "running", "ending", "ended"]
+
+MAX_ROUNDS = 64
+"""Rounds of one step; more means that the runtime and the spec never agree."""
+RETRY_S = 10.0
+MIN_GRACE_S = 2.0
+DEADLINE = Verdict("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+_PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+_FIELD_PATHS = ("initContainers", "containers", "ephemeralContainers")
+
+
+@attrs.define(slots=True, eq=False)
+class PodWorker:
+    """Owned by its agent; only the agent's work loop steps it."""
+
+    agent: NodeAgent
+    pod: Json
+    cell: StatusCell
+    status: Json
+    state: State = "new"
+    amounts: dict[str, int] = attrs.field(factory=dict)
+    ports: tuple[tuple[str, str, int], ...] = ()
+    holds_room: bool = False
+    waiting: dict[str, Waiting] = attrs.field(factory=dict)
+    allocated: dict[str, Json] = attrs.field(factory=dict)
+    probes: dict[str, ContainerProbes] = attrs.field(factory=dict)
+    attempts: dict[str, int] = attrs.field(factory=dict)
+    forced: set[str] = attrs.field(factory=set)
+    resize_condition: Condition | None = None
+    restarting_all: bool = False
+    verdict: Verdict | None = None
+    deleted: bool = False
+    orphan: bool = False
+    killing_since_s: float | None = None
+    kill_grace_s: float | None = None
+    stopping: dict[str, float] = attrs.field(factory=dict)
+    last: PodStatus | None = None
+    wake: Timer | None = None
+    queued: bool = False
+    busy: bool = False
+    again: bool = False
+
+    @property
+    def uid(self) -> str:
+        return self.cell.uid
+
+    # -- what happens to the pod ----------------------------------------------------------------------
+
+    def update(self, pod: Json) -> None:
+        """The API has another version of the pod."""
+        before, self.pod = self.pod, pod
+        seen = pod.get("status") or {}
+        if not self.cell.busy and self.cell.wanted is None:
+            self.cell.seen = seen
+            if self.status.get("conditions") and not same_in_short(self.status, seen):
+                self.cell.put(self.status)
+        deleting = bool(pod["metadata"].get("deletionTimestamp"))
+        if self.state == "ended":
+            if deleting:
+                self.cell.delete()
+            return
+        if (deleting and not self.deleted) or pod["spec"].get("readinessGates") or _wants_else(before, pod):
+            self.requeue()
+
+    def orphaned(self) -> None:
+        """The API object is gone: stop everything, tell nobody."""
+        self.orphan = True
+        self.cell.gone = True
+        self.requeue()
+
+    def evict(self, verdict: Verdict, grace_s: float) -> None:
+        """End the pod for the node's reasons."""
+        if self.state in ("new", "running") and self.verdict is None:
+            self.verdict, self.kill_grace_s = verdict, grace_s
+            self.requeue()
+
+    def requeue(self) -> None:
+        self.agent.services.pod_loop.add(self)
+
+    def wake_at(self, due_s: float) -> None:
+        """Step again at that time; the earliest wish wins."""
+        if self.wake is not None and self.wake.pending:
+            if self.wake.due_s <= due_s:
+                return
+            self.wake.cancel()
+        self.wake = self.agent.services.timers.at(due_s, self.requeue)
+
+    # -- one step -------------------------------------------------------------------------------------
+
+    async def step(self) -> None:
+        if self.agent.silent:
+            return
+        if self.wake is not None:
+            self.wake.cancel()
+            self.wake = None
+        self.deleted = self.deleted or bool(self.pod["metadata"].get("deletionTimestamp"))
+        if self.orphan:
+            self.state = "ending"
+        elif self.state == "new":
+            await self._begin()
+        if self.state == "running":
+            await self._run()
+        if self.state == "ending":
+            await self._wind_up()
+
+    async def _begin(self) -> None:
+        """Take up or admit the pod."""
+        pod, agent = self.pod, self.agent
+        if self.status.get("phase") in TERMINAL:
+            self._end()
+            if self.deleted:
+                self.cell.delete()
+            return
+        if self.status.get("startTime"):
+            await agent.runtime.restore(pod)
+            self._restore_allocations()
+        self.amounts = pods.amounts(pods.requests(pod))
+        self.ports = tuple(pods.host_ports(pod))
+        known = await agent.runtime.pod_status(self.uid)
+        if not known.sandboxes and not self.deleted:
+            refusal = agent.admit(pod, self.amounts, self.ports)
+            if refusal is not None:
+                self.event("Warning", refusal.reason, refusal.message)
+                self.status = rejected(pod, refusal.reason, refusal.message, agent.now())
+                self.cell.put(self.status)
+                self._end()
+                return
+        agent.room.take(self.amounts, self.ports)
+        self.holds_room = True
+        self.state = "running"
+
+    def _restore_allocations(self) -> None:
+        for field in ("initContainerStatuses", "containerStatuses"):
+            for entry in self.status.get(field) or ():
+                if "resources" in entry:
+                    self.allocated[entry["name"]] = entry["resources"]
+                self.attempts[entry["name"]] = entry.get("restartCount") or 0
+
+    def _end(self) -> None:
+        self.state = "ended"
+        if self.holds_room:
+            self.holds_room = False
+            self.agent.room.give_back(self.amounts, self.ports)
+            self.agent.room_freed()
+
+    async def _run(self) -> None:
+        if self.deleted or self._too_late() or self.verdict is not None:
+            self.state = "ending"
+            return
+        status = await self.agent.runtime.pod_status(self.uid)
+        status = await self._probe(status)
+        for _ in range(MAX_ROUNDS):
+            actions = compute(self.pod, status, self._health())
+            if actions.nothing:
+                break
+            if actions.over:
+                self.state = "ending"
+                return
+            went_on = await self._execute(actions, status)
+            status = await self._probe(await self.agent.runtime.pod_status(self.uid))
+            if not went_on:
+                break
+        if self.allocated:
+            status = await self._resize(status)
+        self._publish(status)
+
+    def _too_late(self) -> bool:
+        """Whether activeDeadlineSeconds are over; arranges to be woken when they will be."""
+        limit = self.pod["spec"].get("activeDeadlineSeconds")
+        began = self.status.get("startTime")
+        if limit is None or self.verdict is not None:
+            return False
+        left_s = float(limit)
+        if began:
+            left_s -= (self.agent.services.clock.now() - parse_time(began)) / timedelta(seconds=1)
+        if left_s > 0:
+            self.wake_at(self.agent.monotonic() + left_s)
+            return False
+        self.verdict = DEADLINE
+        self.event("Normal", DEADLINE.reason, DEADLINE.message)
+        return True
+
+    # -- probes ---------------------------------------------------------------------------------------
+
+    def _has_probes(self) -> bool:
+        spec = self.pod["spec"]
+        for container in (*spec["containers"], *(spec.get("initContainers") or ())):
+            if any(field in container for field in _PROBES):
+                return True
+        return False
+
+    async def _probe(self, status: PodStatus) -> PodStatus:
+        """Ask every probe that is due; keeps `probes` to the containers that run."""
+        if not self._has_probes():
+            return status
+        running = {each.id: each for each in status.containers if each.state == "running"}
+        for gone in [cid for cid in self.probes if cid not in running]:
+            del self.probes[gone]
+        specs = self._specs()
+        for cid, each in running.items():
+            if cid not in self.probes and each.name in specs and each.started_at is not None:
+                age_s = (self.agent.services.clock.now() - each.started_at) / timedelta(seconds=1)
+                probes = ContainerProbes.of(specs[each.name], self.agent.monotonic() - age_s)
+                if probes is not None:
+                    self.probes[cid] = probes
+        for cid, probes in list(self.probes.items()):
+            await self._ask(running[cid], probes)
+            due_s = probes.next_due_s()
+            if due_s is not None and probes.failed is None:
+                self.wake_at(due_s)
+        return status
+
+    def _specs(self) -> dict[str, Json]:
+        spec = self.pod["spec"]
+        return {c["name"]: c for c in (*spec["containers"], *(spec.get("initContainers") or ()))}
+
+    async def _ask(self, status: ContainerStatus, probes: ContainerProbes) -> None:
+        now_s = self.agent.monotonic()
+        for _ in range(len(probes.probes)):
+            due = [probe for probe in probes.active() if probe.due_s is not None and probe.due_s <= now_s]
+            for probe in due:
+                await self._ask_one(status, probe, now_s)
+            if not due:
+                return
+
+    async def _ask_one(self, status: ContainerStatus, probe: Probe, now_s: float) -> None:
+        try:
+            outcome = await self.agent.runtime.probe(status.id, probe.kind, probe.spec)
+        except NotFound:
+            probe.due_s = None
+            return
+        probe.record(outcome, now_s)
+        if not outcome.ok:
+            text = failure_text(probe, outcome.text)
+            self.event("Warning", "Unhealthy", text, status.name)
+
+    def _health(self) -> Health:
+        if not self.probes and not self.forced:
+            return _HEALTHY
+        names = {each.id: each.name for each in (self.last.containers if self.last else ())}
+        killed: dict[str, tuple[str, int | None]] = {}
+        for cid, probes in self.probes.items():
+            failed = probes.failed
+            if failed is not None and cid not in self.stopping:
+                name = names.get(cid) or self._name_of(cid)
+                killed[cid] = (
+                    kill_message(failed, name),
+                    failed.spec.get("terminationGracePeriodSeconds"),
+                )
+        waiting = frozenset(cid for cid, probes in self.probes.items() if not probes.started)
+        return Health(killed, waiting, frozenset(self.forced))
+
+    def _name_of(self, container_id: str) -> str:
+        for field in ("containerStatuses", "initContainerStatuses"):
+            for entry in self.status.get(field) or ():
+                if (entry.get("containerID") or "").endswith(container_id):
+                    return str(entry["name"])
+        return ""
+
+    # -- actions --------------------------------------------------------------------------------------
+
+    async def _execute(self, actions: PodActions, status: PodStatus) -> bool:
+        """Do what was worked out; whether that changed anything, so that there may be more to do."""
+        if actions.restart_all:
+            return await self._restart_all(status)
+        went_on = False
+        for kill in actions.kill:
+            went_on = await self._kill_unfit(kill) or went_on
+        if actions.make_sandbox and not await self._make_sandbox(actions.sandbox_attempt, status):
+            return False
+        if actions.start:
+            current = await self.agent.runtime.pod_status(self.uid) if actions.make_sandbox else status
+            for start in actions.start:
+                went_on = await self._start(start, current) or went_on
+        return went_on
+
+    async def _make_sandbox(self, attempt: int, status: PodStatus) -> bool:
+        if status.sandboxes:
+            text = "Pod sandbox changed, it will be killed and re-created."
+            self.event("Normal", "SandboxChanged", text)
+            await self.agent.runtime.stop_pod_sandbox(status.sandboxes[0].id)
+        try:
+            await self.agent.runtime.run_pod_sandbox(SandboxConfig(self.pod, attempt))
+        except NotYet as later:
+            self.wake_at(self.agent.monotonic() + later.after_s)
+            return False
+        except RuntimeFailure as error:
+            text = f"Failed to create pod sandbox: {error.message}"
+            self.event("Warning", "FailedCreatePodSandBox", text)
+            self.wake_at(self.agent.monotonic() + RETRY_S)
+            return False
+        return True
+
+    async def _start(self, start: Start, status: PodStatus) -> bool:
+        """Image, create, start, postStart of one container; whether it was started."""
+        container, name = start.container, start.container["name"]
+        before = status.latest(name)
+        if before is not None and start.field != "ephemeralContainers" and self._backs_off(container, before):
+            return False
+        tell = self._teller(start.field, name)
+        try:
+            image = await self.agent.images.ensure(self.pod, start.field, container, tell)
+            sandbox = status.sandbox
+            if sandbox is None:
+                return False
+            wanted = {**container, "resources": self.allocated.get(name, container.get("resources"))}
+            if wanted["resources"] is None:
+                wanted = container
+            self.allocated.setdefault(name, container.get("resources") or {})
+            attempt = before.attempt + 1 if before is not None else self.attempts.get(name, 0)
+            config = ContainerConfig(self.pod, wanted, start.field, image, attempt, container_hash(container))
+            return await self._create(sandbox.id, config, tell)
+        except ImageError as error:
+            self.waiting[name] = error.waiting
+            self.wake_at(self.agent.monotonic() + error.retry_s)
+        except NotYet as later:
+            self.wake_at(self.agent.monotonic() + later.after_s)
+        return False
+
+    async def _create(self, sandbox_id: str, config: ContainerConfig, tell: Tell) -> bool:
+        name, runtime = config.container["name"], self.agent.runtime
+        reason = "CreateContainerError"
+        try:
+            container_id = await runtime.create_container(sandbox_id, config)
+            tell("Normal", "Created", "Container created")
+            reason = "RunContainerError"
+            await runtime.start_container(container_id)
+        except RuntimeFailure as error:
+            tell("Warning", "Failed", f"Error: {error.message}")
+            self.waiting[name] = Waiting(error.reason or reason, error.message)
+            self.wake_at(self.agent.monotonic() + RETRY_S)
+            return False
+        tell("Normal", "Started", "Container started")
+        self.waiting.pop(name, None)
+        self.forced.discard(name)
+        self.attempts[name] = config.attempt
+        hook = (config.container.get("lifecycle") or {}).get("postStart")
+        return True if hook is None else await self._post_start(container_id, hook, name, tell)
+
+    async def _post_start(self, container_id: str, hook: Json, name: str, tell: Tell) -> bool:
+        try:
+            outcome = await self.agent.runtime.run_hook(container_id, hook)
+        except NotFound:
+            outcome = HookOutcome()
+        if not outcome.error:
+            return True
+        tell("Warning", "FailedPostStartHook", "PostStartHook failed")
+        tell("Normal", "Killing", "FailedPostStartHook")
+        self.waiting[name] = Waiting("PostStartHookError", "PostStartHook failed")
+        await self.agent.runtime.stop_container(container_id, self._own_grace_s())
+        return True
+
+    def _backs_off(self, container: Json, before: ContainerStatus) -> bool:
+        """Whether a container that ended has to wait; counts the start when it does not."""
+        name, agent = container["name"], self.agent
+        key = f"{self.uid}/{name}/{container_hash(container)}"
+        ended_s = agent.monotonic()
+        if before.finished_at is not None:
+            ended_s -= (agent.services.clock.now() - before.finished_at) / timedelta(seconds=1)
+        left_s = agent.crash_backoff.remaining_s(key, ended_s)
+        if left_s <= 0:
+            agent.crash_backoff.failed(key)
+            return False
+        self.wake_at(agent.monotonic() + left_s)
+        delay = format_go_duration(agent.crash_backoff.delay_s(key))
+        metadata = self.pod["metadata"]
+        where = f"{metadata['name']}_{metadata['namespace']}({self.uid})"
+        text = f"Back-off restarting failed container {name} in pod {where}"
+        known = self.waiting.get(name)
+        message = f"back-off {delay} restarting failed container={name} pod={where}"
+        if known is None or known.message != message:
+            self.event("Warning", "BackOff", text, name)
+        self.waiting[name] = Waiting("CrashLoopBackOff", message)
+        return True
+
+    async def _kill_unfit(self, kill: Kill) -> bool:
+        status = kill.status
+        if status.id in self.stopping:
+            return False
+        self.event("Normal", "Killing", kill.message, status.name)
+        grace_s = self._own_grace_s() if kill.probe_grace_s is None else float(kill.probe_grace_s)
+        if "definition changed" in kill.message:
+            self.forced.add(status.name)
+        self.stopping[status.id] = self.agent.monotonic()
+        await self.agent.runtime.stop_container(status.id, grace_s)
+        return True
+
+    async def _restart_all(self, status: PodStatus) -> bool:
+        """Kill what runs; once nothing does, forget all containers and so begin with the first init container."""
+        self.restarting_all = True
+        for each in status.running():
+            if each.id not in self.stopping:
+                self.event("Normal", "Killing", f"Stopping container {each.name}", each.name)
+                self.stopping[each.id] = self.agent.monotonic()
+                await self.agent.runtime.stop_container(each.id, self._own_grace_s())
+        now = await self.agent.runtime.pod_status(self.uid)
+        if now.running():
+            return False
+        for each in now.containers:
+            self.attempts[each.name] = max(self.attempts.get(each.name, 0), each.attempt + 1)
+            await self.agent.runtime.remove_container(each.id)
+        self.restarting_all = False
+        return True
+
+    # -- resize ---------------------------------------------------------------------------------------
+
+    async def _resize(self, status: PodStatus) -> PodStatus:
+        """Bring new resources to the containers, if the node has room."""
+        containers = resize.changed(self.pod, self.allocated)
+        if not containers:
+            self.resize_condition = None
+            return status
+        wanted = pods.amounts(pods.requests({"spec": self.pod["spec"], "metadata": {}}))
+        refusal = resize.refused(self.agent.room, wanted, self.amounts)
+        if refusal is not None:
+            if refusal != self.resize_condition:
+                text = resize.message(self.pod, f"Pod resize {refusal.reason}")
+                self.event("Warning", f"Resize{refusal.reason}", text)
+            self.resize_condition = refusal
+            return status
+        self.resize_condition = None
+        self.agent.room.give_back(self.amounts, self.ports)
+        self.amounts = wanted
+        self.agent.room.take(self.amounts, self.ports)
+        self.event("Normal", "ResizeStarted", resize.message(self.pod, "Pod resize started"))
+        for container in containers:
+            await self._resize_one(container, status)
+        self.event("Normal", "ResizeCompleted", resize.message(self.pod, "Pod resize completed"))
+        return await self.agent.runtime.pod_status(self.uid)
+
+    async def _resize_one(self, container: Json, status: PodStatus) -> None:
+        name = container["name"]
+        before, self.allocated[name] = self.allocated[name], container.get("resources") or {}
+        running = status.latest(name)
+        if running is None or running.state != "running":
+            return
+        if resize.needs_restart(container, before):
+            self.event("Normal", "Killing", f"Container {name} resize requires restart", name)
+            self.forced.add(name)
+            await self.agent.runtime.stop_container(running.id, self._own_grace_s())
+            self.requeue()
+        else:
+            await self.agent.runtime.update_container_resources(running.id, self.allocated[name])
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def _own_grace_s(self) -> float:
+        return float(pods.grace_period_s(self.pod))
+
+    def _grace_s(self) -> float:
+        """How long containers may go on from when the pod's end began."""
+        if self.orphan:
+            return 0.0
+        if self.deleted:
+            given = self.pod["metadata"].get("deletionGracePeriodSeconds")
+            return self._own_grace_s() if given is None else float(given)
+        return self._own_grace_s() if self.kill_grace_s is None else self.kill_grace_s
+
+    async def _wind_up(self) -> None:
+        runtime = self.agent.runtime
+        status = await runtime.pod_status(self.uid)
+        if status.running():
+            await self._kill(status)
+            status = await runtime.pod_status(self.uid)
+            while status.running() and self._next_to_kill(status, fresh_only=True):
+                await self._kill(status)
+                status = await runtime.pod_status(self.uid)
+        if status.running():
+            self._publish(status)
+            return
+        if status.sandbox is not None:
+            await runtime.stop_pod_sandbox(status.sandbox.id)
+            status = await runtime.pod_status(self.uid)
+        self._publish(status, ended=True)
+        self._end()
+        if self.orphan:
+            await self.agent.forget(self)
+        elif self.deleted:
+            self.cell.delete()
+
+    def _next_to_kill(self, status: PodStatus, fresh_only: bool = False) -> list[ContainerStatus]:
+        """All but sidecars at first, then the sidecars one by one, the last first."""
+        sidecars = [c["name"] for c in pods.init_containers(self.pod) if pods.is_sidecar(c)]
+        running = status.running()
+        wanted = [each for each in running if each.name not in sidecars]
+        if not wanted:
+            for name in reversed(sidecars):
+                wanted = [each for each in running if each.name == name]
+                if wanted:
+                    break
+        return [each for each in wanted if not (fresh_only and each.id in self.stopping)]
+
+    async def _kill(self, status: PodStatus) -> None:
+        now_s = self.agent.monotonic()
+        if self.killing_since_s is None:
+            self.killing_since_s = now_s
+        left_s = max(0.0, self.killing_since_s + self._grace_s() - now_s)
+        specs = {c["name"]: c for field in _FIELD_PATHS for c in self.pod["spec"].get(field) or ()}
+        for each in self._next_to_kill(status):
+            until_s = self.stopping.get(each.id)
+            if until_s is None:
+                self.event("Normal", "Killing", f"Stopping container {each.name}", each.name)
+                until_s = now_s + min(await self._pre_stop(each, specs.get(each.name), left_s), left_s)
+                self.stopping[each.id] = until_s
+            if until_s > now_s and left_s > 0:
+                self.wake_at(until_s)
+                continue
+            grace_s = max(left_s, MIN_GRACE_S) if self._grace_s() > 0 else 0.0
+            await self.agent.runtime.stop_container(each.id, grace_s)
+
+    async def _pre_stop(self, status: ContainerStatus, container: Json | None, left_s: float) -> float:
+        """Start the preStop hook; seconds that it takes."""
+        hook = ((container or {}).get("lifecycle") or {}).get("preStop")
+        if hook is None or left_s <= 0 or status.state != "running":
+            return 0.0
+        try:
+            outcome = await self.agent.runtime.run_hook(status.id, hook)
+        except NotFound:
+            return 0.0
+        if outcome.error:
+            self.event("Warning", "FailedPreStopHook", "PreStopHook failed", status.name)
+        return outcome.takes_s
+
+    # -- telling --------------------------------------------------------------------------------------
+
+    def _publish(self, status: PodStatus, *, ended: bool = False) -> None:
+        """Work out the pod's status and hand it to the writer."""
+        self.last = status
+        if self.stopping:
+            alive = {each.id for each in status.running()}
+            self.stopping = {cid: since for cid, since in self.stopping.items() if cid in alive}
+        if self.orphan:
+            return
+        facts = Facts(
+            now=self.agent.now(),
+            host_ip=self.agent.host_ip,
+            views=Views(
+                self.agent.runtime.scheme,
+                self.waiting,
+                self._is_started,
+                self._is_ready,
+                {name: given["requests"] for name, given in self.allocated.items() if given.get("requests")},
+            ),
+            before=self.status,
+            ended=ended and (self.deleted or self.verdict is not None),
+            verdict=self.verdict,
+            conditions=self._extra_conditions(),
+        )
+        self.status = generate(self.pod, status, facts)
+        self.cell.put(self.status)
+
+    def _extra_conditions(self) -> list[Condition]:
+        found = [self.resize_condition] if self.resize_condition is not None else []
+        if self.restarting_all:
+            text = "container exited with restart policy rule"
+            found.append(Condition("AllContainersRestarting", "True", "RestartAllContainersStarted", text))
+        return found
+
+    def _is_started(self, status: ContainerStatus) -> bool:
+        probes = self.probes.get(status.id)
+        return probes is None or probes.started
+
+    def _is_ready(self, status: ContainerStatus) -> bool:
+        probes = self.probes.get(status.id)
+        return probes is None or probes.ready
+
+    def event(self, type: str, reason: str, message: str, container: str = "") -> None:
+        field = next(
+            (f for f in _FIELD_PATHS if any(c["name"] == container for c in self.pod["spec"].get(f) or ())),
+            "",
+        )
+        self._tell(field, container, type, reason, message)
+
+    def _teller(self, field: str, container: str) -> Tell:
+        return lambda type, reason, message: self._tell(field, container, type, reason, message)
+
+    def _tell(self, field: str, container: str, type: str, reason: str, message: str) -> None:
+        metadata = self.pod["metadata"]
+        reference = {
+            "kind": "Pod",
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "apiVersion": "v1",
+            "resourceVersion": metadata.get("resourceVersion", ""),
+        }
+        if field:
+            reference["fieldPath"] = f"spec.{field}{{{container}}}"
+        self.agent.recorder.event(reference, type, reason, message)
+
+
+_HEALTHY = Health()
+
+
+def _wants_else(before: Json, after: Json) -> bool:
+    """Whether the spec or the grace period changed."""
+    old, new = before["metadata"], after["metadata"]
+    if old.get("generation") != new.get("generation"):
+        return True
+    if old.get("deletionGracePeriodSeconds") != new.get("deletionGracePeriodSeconds"):
+        return True
+    return before["spec"] is not after["spec"] and bool(before["spec"] != after["spec"])

@@ -1,0 +1,301 @@
+"""Pods that wait for a node: active, backing off, unschedulable, gated; and which events bring them back.
+
+    add -> active -> pop -> (decision) -> done
+                        \\-> unschedulable --event with a hint--> backoff -> active
+
+Time comes in as `now_us`; the queue never reads a clock. Order of the active queue: priority, then time, then arrival.
+While a pod is decided or bound it is in flight: events of that time are remembered and replayed when it comes back.
+Source: k8s v1.36 pkg/scheduler/backend/queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import attrs
+
+from kcp.base.heap import KeyedHeap
+from kcp.machinery import meta
+from kcp.scheduler.hints import OWN_CHANGES, ClusterEvent, interested, own_changes
+
+Json = dict[str, Any]
+Place = Literal["active", "backoff", "errors", "unschedulable", "gated", "flight"]
+
+SECOND_US = 1_000_000
+MAX_UNSCHEDULABLE_US = 300 * SECOND_US
+FLUSH_EVERY_US = 30 * SECOND_US
+MAX_IN_FLIGHT_EVENTS = 100_000
+
+
+@attrs.define(eq=False, slots=True)
+class QueuedPod:
+    """One waiting pod. `failures` counts unschedulable outcomes, `errors` consecutive errors."""
+
+    uid: str
+    key: str
+    pod: Json
+    priority: int
+    timestamp_us: int
+    added_us: int
+    place: Place = "active"
+    attempts: int = 0
+    failures: int = 0
+    errors: int = 0
+    rejected_by: tuple[str, ...] = ()
+    held: bool = False
+    woken: bool = False
+    trigger: str = "event"
+
+
+HintCheck = Callable[[QueuedPod, ClusterEvent, list[Any]], bool]
+"""(pod, event, hints of the rejecting plugin) -> whether the event can help. The owner knows the state."""
+
+
+class SchedulingQueue:
+    """Owned by the scheduler's task."""
+
+    def __init__(self, check: HintCheck, initial_backoff_s: float = 1.0, max_backoff_s: float = 10.0) -> None:
+        self._check = check
+        self._initial_us = int(initial_backoff_s * SECOND_US)
+        self._max_us = int(max_backoff_s * SECOND_US)
+        self.pods: dict[str, QueuedPod] = {}
+        self._active: KeyedHeap[str, QueuedPod] = KeyedHeap(_order)
+        self._backoff: KeyedHeap[str, QueuedPod] = KeyedHeap(self._backoff_order)
+        self._errors: KeyedHeap[str, QueuedPod] = KeyedHeap(self._backoff_order)
+        self._waiting: dict[str, QueuedPod] = {}
+        self._by_plugin: dict[str, dict[str, QueuedPod]] = {}
+        self._flight: dict[str, int] = {}
+        self._events: list[ClusterEvent] = []
+        self._flushed_us = 0
+
+    def __len__(self) -> int:
+        return len(self.pods)
+
+    def sizes(self) -> dict[str, int]:
+        """How many pods are where; `in_flight_events` is 0 when the queue is idle."""
+        gated = sum(1 for p in self.pods.values() if p.place == "gated")
+        return {
+            "active": len(self._active),
+            "backoff": len(self._backoff) + len(self._errors),
+            "unschedulable": len(self._waiting),
+            "gated": gated,
+            "in_flight": len(self._flight),
+            "in_flight_events": len(self._events),
+        }
+
+    # --- pods come and go ---
+
+    def add(self, pod: Json, priority: int, now_us: int) -> None:
+        uid = meta.uid(pod)
+        if uid in self.pods:
+            self.update(self.pods[uid].pod, pod, priority, now_us)
+            return
+        queued = QueuedPod(uid, meta.key_of(pod), pod, priority, now_us, now_us)
+        self.pods[uid] = queued
+        self._enqueue(queued)
+
+    def _enqueue(self, queued: QueuedPod) -> None:
+        if queued.pod["spec"].get("schedulingGates"):
+            queued.place = "gated"
+            queued.rejected_by = ("SchedulingGates",)
+        else:
+            queued.place = "active"
+            self._active.push(queued.uid, queued)
+
+    def update(self, old: Json, new: Json, priority: int, now_us: int) -> None:
+        """The waiting pod itself changed."""
+        uid = meta.uid(new)
+        queued = self.pods.get(uid)
+        if queued is None:
+            self.add(new, priority, now_us)
+            return
+        queued.pod, queued.priority = new, priority
+        if queued.place == "active":
+            self._active.push(uid, queued)
+        elif queued.place == "gated":
+            if not new["spec"].get("schedulingGates"):
+                queued.rejected_by = ()
+                queued.timestamp_us = now_us
+                self._enqueue(queued)
+        elif queued.place == "unschedulable" and self._helps(queued, old, new):
+            self._wake(queued, now_us)
+
+    def _helps(self, queued: QueuedPod, old: Json, new: Json) -> bool:
+        if old["spec"] == new["spec"] and meta.labels(old) == meta.labels(new):
+            return False
+        changes = own_changes(old, new)
+        if not queued.rejected_by:
+            return True
+        return any(
+            change in OWN_CHANGES.get(plugin, ()) for plugin in queued.rejected_by for change in changes
+        )
+
+    def remove(self, uid: str) -> None:
+        """The pod is gone or bound."""
+        queued = self.pods.pop(uid, None)
+        if queued is None:
+            return
+        self._leave(queued)
+        self._land(uid)
+
+    def _leave(self, queued: QueuedPod) -> None:
+        uid, place = queued.uid, queued.place
+        if place == "active":
+            self._active.delete(uid)
+        elif place == "backoff":
+            self._backoff.delete(uid)
+        elif place == "errors":
+            self._errors.delete(uid)
+        elif place == "unschedulable":
+            del self._waiting[uid]
+            for plugin in queued.rejected_by:
+                there = self._by_plugin[plugin]
+                del there[uid]
+                if not there:
+                    del self._by_plugin[plugin]
+
+    # --- attempts ---
+
+    def pop(self, now_us: int) -> QueuedPod | None:
+        """The next pod to decide on, now in flight; from the backoff queue when nothing else is active."""
+        heap = self._active if len(self._active) else self._backoff
+        if not len(heap):
+            return None
+        uid, queued = heap.pop()
+        queued.place = "flight"
+        queued.attempts += 1
+        queued.rejected_by = ()
+        self._flight[uid] = len(self._events)
+        return queued
+
+    def done(self, uid: str) -> None:
+        """The attempt ended well: the pod needs no node any more."""
+        self.pods.pop(uid, None)
+        self._land(uid)
+
+    def back(
+        self, queued: QueuedPod, rejected_by: Iterable[str], now_us: int, *, error: bool = False
+    ) -> None:
+        """The attempt failed. Events that came meanwhile are replayed against the pod."""
+        since = self._flight.get(queued.uid, len(self._events))
+        missed = self._events[since:]
+        self._land(queued.uid)
+        if queued.uid not in self.pods or queued.place != "flight":
+            return
+        queued.timestamp_us = now_us
+        queued.rejected_by = tuple(rejected_by)
+        if error or not queued.rejected_by:
+            queued.errors += 1
+            self._to_backoff(queued, "errors" if error else "backoff")
+            return
+        queued.errors = 0
+        queued.failures += 1
+        if any(self._hinted(queued, event) for event in missed):
+            self._wake_from_nowhere(queued, now_us)
+        else:
+            self._park(queued)
+
+    def _land(self, uid: str) -> None:
+        self._flight.pop(uid, None)
+        if not self._flight:
+            self._events.clear()
+
+    def _park(self, queued: QueuedPod) -> None:
+        queued.place = "unschedulable"
+        self._waiting[queued.uid] = queued
+        for plugin in queued.rejected_by:
+            self._by_plugin.setdefault(plugin, {})[queued.uid] = queued
+
+    # --- backoff ---
+
+    def backoff_until_us(self, queued: QueuedPod) -> int:
+        """Whole seconds, so that priority orders the pods that become ready within one second."""
+        count = queued.errors or queued.failures
+        if not count or not self._max_us:
+            return queued.timestamp_us
+        duration = min(self._initial_us << min(count - 1, 20), self._max_us)
+        return (queued.timestamp_us + duration) // SECOND_US * SECOND_US
+
+    def _backoff_order(self, queued: QueuedPod) -> tuple[int, int, int]:
+        return self.backoff_until_us(queued), -queued.priority, queued.timestamp_us
+
+    def _to_backoff(self, queued: QueuedPod, place: Literal["backoff", "errors"]) -> None:
+        queued.place = place
+        (self._backoff if place == "backoff" else self._errors).push(queued.uid, queued)
+
+    def _wake(self, queued: QueuedPod, now_us: int) -> None:
+        if queued.held:
+            queued.woken = True
+            return
+        self._leave(queued)
+        self._wake_from_nowhere(queued, now_us)
+
+    def _wake_from_nowhere(self, queued: QueuedPod, now_us: int) -> None:
+        queued.trigger = "event"
+        if self.backoff_until_us(queued) > now_us:
+            self._to_backoff(queued, "backoff")
+        else:
+            queued.place = "active"
+            self._active.push(queued.uid, queued)
+
+    def hold(self, uid: str) -> None:
+        """Keep the pod from being tried again while its victims are being removed."""
+        queued = self.pods.get(uid)
+        if queued is not None:
+            queued.held = True
+
+    def release(self, uid: str, now_us: int) -> None:
+        queued = self.pods.get(uid)
+        if queued is None or not queued.held:
+            return
+        queued.held = False
+        if queued.woken and queued.place == "unschedulable":
+            self._wake(queued, now_us)
+        queued.woken = False
+
+    # --- events ---
+
+    def move(self, event: ClusterEvent, now_us: int) -> None:
+        """Something changed in the cluster: wake the pods it can help."""
+        if self._flight and len(self._events) < MAX_IN_FLIGHT_EVENTS:
+            self._events.append(event)
+        if not self._by_plugin:
+            return
+        woken: dict[str, QueuedPod] = {}
+        for plugin, hints in interested(event).items():
+            for uid, queued in self._by_plugin.get(plugin, {}).items():
+                if uid not in woken and self._check(queued, event, hints):
+                    woken[uid] = queued
+        for queued in woken.values():
+            self._wake(queued, now_us)
+
+    def _hinted(self, queued: QueuedPod, event: ClusterEvent) -> bool:
+        found = interested(event)
+        return any(
+            plugin in found and self._check(queued, event, found[plugin]) for plugin in queued.rejected_by
+        )
+
+    def tick(self, now_us: int) -> None:
+        """Let time pass: ended backoffs become active, pods that waited too long are tried again."""
+        for heap in (self._backoff, self._errors):
+            while (first := heap.peek()) is not None and self.backoff_until_us(first[1]) <= now_us:
+                uid, queued = heap.pop()
+                queued.place, queued.trigger = "active", "timer"
+                self._active.push(uid, queued)
+        if now_us - self._flushed_us >= FLUSH_EVERY_US:
+            self._flushed_us = now_us
+            late = now_us - MAX_UNSCHEDULABLE_US
+            for queued in [p for p in self._waiting.values() if p.timestamp_us < late]:
+                self._wake(queued, now_us)
+
+    def due_us(self) -> int | None:
+        """When `tick` has something to do next; None while nothing waits for time."""
+        due = [self.backoff_until_us(first[1]) for h in (self._backoff, self._errors) if (first := h.peek())]
+        if self._waiting:
+            due.append(self._flushed_us + FLUSH_EVERY_US)
+        return min(due) if due else None
+
+
+def _order(queued: QueuedPod) -> tuple[int, int]:
+    return -queued.priority, queued.timestamp_us

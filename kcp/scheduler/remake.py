@@ -1,0 +1,78 @@
+"""Recorded scheduling decisions again: the same objects, the same assumed pods, the same cycle and seed; then compare.
+
+again = Remaker(profile)
+for decision, frontier in incident.decisions_of("default-scheduler"):
+    again.move(resource, old, new)              # until every resource stands at the frontier
+    ours, recorded = again.remake(decision.key, decision.frontier, decision.effects)
+    ours == recorded                            # else they diverge
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kcp.scheduler import profiles
+from kcp.scheduler.cluster_state import RESOURCES, ClusterState
+from kcp.scheduler.cycle import Decision, decide
+from kcp.scheduler.profiles import Profile
+from kcp.scheduler.rows import CONTEXT, effect_of
+
+Json = dict[str, Any]
+WATCHED = RESOURCES
+"""The resources of a scheduler's frontier."""
+
+
+class Remaker:
+    """A cluster state that follows a log. Feed it every change of the `WATCHED` resources through `move`.
+
+    Rows must come in the order of their cycles. `moved` tells it how often a run of a scheduler began anew.
+    """
+
+    def __init__(self, profile: Profile | None = None) -> None:
+        self.state = ClusterState()
+        self.framework = profiles.build(self.state, profile or Profile())
+        self._assumed: dict[str, str] = {}
+        self.last: Decision | None = None
+
+    def move(self, resource: str, old: Json | None, new: Json | None) -> None:
+        """An object of a watched resource changed between two frontiers (backwards too)."""
+        self.state.apply(resource, old, new)
+
+    def remake(self, key: str, frontier: Mapping[str, int], effects: Sequence[Json]) -> tuple[Json, Json]:
+        """(our effect, the recorded effect), to be compared with `==`. The state must stand at the row's frontier.
+
+        `frontier` is the row's own, as it was written (with `*` when it is whole).
+        """
+        recorded = effects[0]
+        self._follow(recorded)
+        info = self.state.pods.get(recorded["uid"])
+        theirs = {name: value for name, value in recorded.items() if name not in CONTEXT}
+        if info is None:
+            return {"kind": "Gone", "uid": recorded["uid"], "key": key}, theirs
+        decision = decide(self.framework, info, cycle=recorded["cycle"], seed=recorded["seed"])
+        self.last = decision
+        if recorded["kind"] == "Bind":
+            self._assumed[recorded["uid"]] = recorded["node"]
+        return effect_of(info, decision), theirs
+
+    def _follow(self, recorded: Json) -> None:
+        """Assume what the scheduler assumed then."""
+        if "assumed" in recorded:
+            self._assumed = dict(recorded["assumed"])
+        for uid in recorded.get("forgot", ()):
+            self._assumed.pop(uid, None)
+        pods = self.state.pods
+        self._assumed = {
+            uid: node for uid, node in self._assumed.items() if uid in pods and not pods[uid].bound
+        }
+        for uid in [uid for uid in self.state.assumed if uid not in self._assumed]:
+            self.state.forget(uid)
+        for uid, node in self._assumed.items():
+            if self.state.assumed.get(uid) != node or pods[uid].node != node:
+                self.state.assume(uid, node)
+        nominated: Json = recorded.get("nominated_here") or {}
+        for uid in [uid for uid in self.state.nominated_here if uid not in nominated]:
+            self.state.withdraw(uid)
+        for uid, node in nominated.items():
+            self.state.nominate(uid, node)

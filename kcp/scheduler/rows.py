@@ -1,0 +1,132 @@
+"""Decision rows: what is written down about each attempt, enough to make it again.
+
+One effect per row:
+
+    {"kind": "Bind", "uid": …, "node": "n-7", "cycle": 812, "seed": 1, "feasible": 4990, "ties": 31, "total": 470}
+    {"kind": "Status", "uid": …, "cycle": 813, "seed": 1, "text": "0/3 nodes are available: …", "plugins": […]}
+    {"kind": "Preempt", …, "nominated": "n-1", "victims": [{"key", "uid"}, …], "pdb_violations": 0, "cleared": […]}
+
+What the state holds beyond the objects at the row's frontier stands in the row too: `assumed` {uid: node} in rows with a
+whole frontier, `forgot` [uid, …] for what was taken back since the row before (each Bind row itself adds to it), and
+`nominated` {uid: node} whenever nominations differ from what the objects say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+import orjson
+
+from kcp.scheduler.cycle import Decision
+from kcp.scheduler.pod_class import PodInfo
+
+Json = dict[str, Any]
+WHOLE_FRONTIER_EVERY = 64
+CONTEXT = ("assumed", "forgot", "nominated_here")
+
+
+class DecisionSink(Protocol):
+    """Where rows go: the log, in production."""
+
+    def next_id(self) -> int: ...
+
+    def record(self, decided: Any) -> None:
+        """Takes a `Decided`."""
+        ...
+
+
+@attrs.frozen(slots=True)
+class Decided:
+    """One row, in the form in which controllers hand over theirs."""
+
+    id: int
+    controller: str
+    key: str
+    trigger: str
+    frontier: dict[str, int]
+    now_us: int
+    effects: list[Json]
+    code_hash: str
+    config_hash: str
+    epoch: int
+    duration_us: int
+    memo_before: Json | None = None
+    first_rv: int = 0
+    last_rv: int = 0
+
+
+def digest(value: Any) -> str:
+    """Sixteen hex digits that stand for a JSON value."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def code_digest() -> str:
+    """Stands for the sources of this room."""
+    here = Path(__file__).resolve().parent
+    sources = [path.read_bytes() for path in sorted(here.rglob("*.py"))]
+    return hashlib.sha256(b"\0".join(sources)).hexdigest()[:16]
+
+
+def effect_of(info: PodInfo, decision: Decision) -> Json:
+    """What was decided, without what it was decided on."""
+    head: Json = {"uid": info.uid, "cycle": decision.cycle, "seed": decision.seed}
+    if decision.node:
+        return {
+            "kind": "Bind", **head, "node": decision.node, "feasible": decision.feasible, "ties": decision.ties,
+            "total": decision.total,
+        }  # fmt: skip
+    effect: Json = {"kind": "Preempt" if decision.victims else "Status", **head, "text": decision.text}
+    if decision.diagnosis is not None:
+        effect["plugins"] = list(decision.diagnosis.plugins)
+    if decision.nominated is not None:
+        effect["nominated"] = decision.nominated
+    if decision.victims:
+        effect["victims"] = [{"key": v.key, "uid": v.uid} for v in decision.victims]
+        effect["pdb_violations"] = decision.pdb_violations
+    if decision.cleared:
+        effect["cleared"] = [p.uid for p in decision.cleared]
+    return effect
+
+
+@attrs.define
+class Rows:
+    """The frontier and the context of one run's rows, as differences. Owned by the scheduler's task.
+
+    `written` is the number of the next row; a scheduler that starts anew in one life of the store goes on counting.
+    """
+
+    written: int = 0
+    fresh: bool = True
+    last: dict[str, int] = attrs.field(factory=dict)
+    forgot: list[str] = attrs.field(factory=list)
+
+    def frontier(self, now: Mapping[str, int]) -> dict[str, int]:
+        whole = self.fresh or self.written % WHOLE_FRONTIER_EVERY == 0
+        self.fresh = False
+        if whole:
+            found = dict(now)
+            found["*"] = 1
+        else:
+            last = self.last
+            found = {resource: rv for resource, rv in now.items() if last.get(resource) != rv}
+        found["#"] = self.written
+        self.last = dict(now)
+        self.written += 1
+        return found
+
+    def context(
+        self, frontier: Mapping[str, int], assumed: Mapping[str, str], nominated: Mapping[str, str]
+    ) -> Json:
+        found: Json = {}
+        if "*" in frontier:
+            found["assumed"] = dict(assumed)
+        elif self.forgot:
+            found["forgot"] = self.forgot
+        self.forgot = []
+        if nominated:
+            found["nominated_here"] = dict(nominated)
+        return found

@@ -1,0 +1,262 @@
+"""Moving a log into and out of PostgreSQL. The portable form is the incident file, a log on SQLite.
+
+copy_range    PostgreSQL ──▶ the tables of a new file
+fill          a file ──▶ an empty database
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import asyncpg
+import orjson
+
+from kcp.base.clock import Clock, microseconds
+from kcp.base.entropy import Entropy
+from kcp.machinery.document import normal
+from kcp.store import postgres_rows, postgres_schema, tables
+from kcp.store.facts import fold
+from kcp.store.postgres import in_a_loop_of_its_own
+from kcp.store.postgres_reader import PostgresReader
+from kcp.store.protocol import Key, Projection, StoreError
+from kcp.store.redaction import blank, blank_inside
+from kcp.store.source import plain_json
+from kcp.store.tables import REDACTED
+
+_ALIVE = "o.oid <= $2 AND (o.delete_rv IS NULL OR o.delete_rv > $1)"
+_BASE = (
+    "FROM objects o CROSS JOIN LATERAL (SELECT z.* FROM events z WHERE z.oid = o.oid AND z.rv <= $1"
+    " ORDER BY z.rv DESC LIMIT 1) e WHERE o.oid <= $1 AND (o.delete_rv IS NULL OR o.delete_rv > $1) AND $2 >= 0"
+)
+
+_RANGE: tuple[tuple[str, str], ...] = (
+    ("kinds", "FROM kinds e WHERE $1 <= $2"),
+    ("objects", f"FROM objects o JOIN objects e ON e.oid = o.oid WHERE {_ALIVE}"),
+    ("events", "FROM events e WHERE e.rv > $1 AND e.rv <= $2"),
+    ("events", _BASE),
+    ("leases", "FROM leases e WHERE $1 <= $2 AND e.oid <= $2"),
+    ("actors", "FROM actors e WHERE $1 <= $2"),
+    ("decisions", "FROM decisions e WHERE e.rv_after >= $1 AND e.rv_after <= $2"),
+    ("inputs", "FROM inputs e WHERE e.rv_after >= $1 AND e.rv_after <= $2"),
+    (
+        "ticks",
+        "FROM ticks e WHERE e.rv <= $2 AND e.rv >= coalesce((SELECT max(t.rv) FROM ticks t WHERE t.rv <= $1), 0)",
+    ),
+    *(
+        (
+            table,
+            f"FROM {table} e JOIN objects o ON o.oid = e.oid WHERE {_ALIVE} AND e.rv <= $2"
+            f" AND e.rv >= coalesce((SELECT max(z.rv) FROM {table} z WHERE z.oid = e.oid AND z.rv <= $1), 0)",
+        )
+        for table in tables.FACTS
+    ),
+)
+
+_AFTERWARDS: tuple[str, ...] = (
+    "UPDATE objects SET delete_rv = NULL WHERE delete_rv > :last",
+    "UPDATE objects SET rv = (SELECT max(z.rv) FROM events z WHERE z.oid = objects.oid) WHERE rv > :last",
+    "DELETE FROM actors WHERE actor_id NOT IN (SELECT actor_id FROM events WHERE actor_id IS NOT NULL)",
+)
+
+
+def _columns(table: str) -> list[str]:
+    return [str(column.name) for column in tables.metadata.tables[table].columns]
+
+
+def copy_range(source: PostgresReader, target: sqlite3.Connection, base: int, last: int) -> None:
+    """The state at `base`, everything after it up to `last`; the head row too."""
+    for table, where in _RANGE:
+        columns = _columns(table)
+        wanted = ", ".join(f'e."{name}"' for name in columns)
+        marks = ", ".join("CAST(? AS TEXT)" if name in _JSON.get(table, ()) else "?" for name in columns)
+        statement = f"INSERT INTO {table} VALUES ({marks})"
+        for page in source.pages(f"SELECT {wanted} {where}", base, last):
+            target.executemany(statement, [_to_sqlite(table, columns, row) for row in page])
+    for statement in _AFTERWARDS:
+        target.execute(statement, {"last": last})
+    (epoch, uid) = source.fetch("SELECT epoch, cluster_uid FROM head WHERE id = 1")[0]
+    target.execute(
+        "INSERT INTO head SELECT 1, :last, coalesce((SELECT max(ts_us) FROM events), 0), :epoch, :base, 0,"
+        " :last - (SELECT count(*) FROM events), :uid",
+        {"last": last, "base": base, "epoch": epoch, "uid": uid},
+    )
+
+
+_JSON: dict[str, tuple[str, ...]] = {
+    "events": ("body",),
+    "leases": ("body",),
+    "decisions": ("frontier", "effects", "memo"),
+    "inputs": ("payload",),
+}
+
+
+def _to_sqlite(table: str, columns: Sequence[str], row: Sequence[Any]) -> list[Any]:
+    values = list(row)
+    if table == "events":
+        text, raw = values[-2:]
+        values[-2:] = postgres_rows.normal_body(text, raw), None
+    elif table == "leases":
+        values[-1] = postgres_rows.normal_body(values[-1], None)
+    else:
+        for name in _JSON.get(table, ()):
+            at = columns.index(name)
+            if values[at] is not None:
+                values[at] = orjson.dumps(plain_json(values[at]), option=orjson.OPT_SORT_KEYS)
+    return values
+
+
+_FILLED = (
+    "kinds", "actors", "objects", "events", "leases", "decisions", "inputs", "ticks", *tables.FACTS, "data_keys",
+)  # fmt: skip
+
+
+def fill(url: str, source: sqlite3.Connection, entropy: Entropy) -> None:
+    """All of a file into a database that holds no log yet, in one transaction. Raises StoreError."""
+    in_a_loop_of_its_own(lambda: _fill(url, source, entropy))
+
+
+async def _fill(url: str, source: sqlite3.Connection, entropy: Entropy) -> None:
+    await postgres_schema.prepare(url, entropy)
+    place = postgres_schema.shown(url)
+    try:
+        connection = await asyncpg.connect(url, timeout=postgres_schema.CONNECT_TIMEOUT_S)
+        try:
+            async with connection.transaction():
+                await _fill_over(connection, source, place)
+            await connection.execute("ANALYZE")
+        finally:
+            await connection.close()
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        raise StoreError(f"cannot write to {place}: {error}") from error
+
+
+async def _fill_over(connection: asyncpg.Connection, source: sqlite3.Connection, place: str) -> None:
+    found = await connection.fetchrow("SELECT rv, epoch FROM head WHERE id = 1 FOR UPDATE")
+    if found["rv"] > 0:
+        raise StoreError(f"{place} holds a log already: restore into an empty database")
+    await connection.execute("DELETE FROM kinds")
+    for table in _FILLED:
+        columns = _columns(table)
+        for records in _pages(source, table, columns):
+            await connection.copy_records_to_table(table, records=records, columns=columns)
+    rv, ts_us, epoch, horizon, unlogged, uid = source.execute(
+        "SELECT rv, ts_us, epoch, horizon_rv, unlogged, cluster_uid FROM head WHERE id = 1"
+    ).fetchone()
+    await connection.execute(
+        "UPDATE head SET rv = $1, ts_us = $2, epoch = $3, horizon_rv = $4, unlogged = $5, cluster_uid = $6 WHERE id = 1",
+        rv, ts_us, max(epoch, found["epoch"]) + 1, horizon, unlogged, uid,
+    )  # fmt: skip
+    await connection.executemany(
+        "INSERT INTO about VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        source.execute("SELECT key, value FROM about ORDER BY key").fetchall(),
+    )
+
+
+def _pages(
+    source: sqlite3.Connection, table: str, columns: Sequence[str], size: int = 2000
+) -> Iterator[list[list[Any]]]:
+    wanted = [f'CAST("{name}" AS BLOB)' if name in _JSON.get(table, ()) else f'"{name}"' for name in columns]
+    cursor = source.execute(f"SELECT {', '.join(wanted)} FROM {table}")
+    while page := cursor.fetchmany(size):
+        yield [_to_postgres(table, columns, row) for row in page]
+
+
+def _to_postgres(table: str, columns: Sequence[str], row: Sequence[Any]) -> list[Any]:
+    values = list(row)
+    if table == "events":
+        if values[-2] is not None:
+            values[-2:] = postgres_rows.storable(values[-2])
+        return values
+    for name in _JSON.get(table, ()):
+        at = columns.index(name)
+        if values[at] is not None:
+            values[at] = orjson.dumps(postgres_rows.storable_json(values[at])).decode()
+    return values
+
+
+def history_rows(
+    source: PostgresReader, after: int, until: int
+) -> Iterator[tuple[Sequence[Any], bytes | None]]:
+    """(fields, body in normal form) of each event, as `transfer.history_checksum` wants them."""
+    query = (
+        "SELECT e.rv, e.op, e.prev_rv, e.ts_us, e.oid, k.grp, k.plural, o.ns, o.name, o.uid, a.username, a.field_manager,"
+        " e.request_id, e.decision_id, e.body, e.body_raw FROM events e JOIN objects o ON o.oid = e.oid"
+        " JOIN kinds k ON k.kind_id = o.kind_id LEFT JOIN actors a ON a.actor_id = e.actor_id"
+        " WHERE e.rv > $1 AND e.rv <= $2 ORDER BY e.rv"
+    )
+    for page in source.pages(query, after, until):
+        for *fields, text, raw in page:
+            yield fields, postgres_rows.normal_body(text, raw)
+
+
+def rebuild_facts(url: str, found: Sequence[Projection]) -> int:
+    """Empty the facts tables and fold the log again; daemons wait meanwhile. Returns the rows written."""
+    with PostgresReader(url, writing=True) as log:
+        for name in tables.FACTS:
+            log.value(f"DELETE FROM {name}")
+        resources = {number: row.resource for number, row in log.kinds()}
+        last = log.value("SELECT coalesce(max(rv), 0) FROM events")
+
+        def page(position: int, limit: int) -> Any:
+            return log.events_since(resources, position, last, None, limit)
+
+        return fold(page, last, found, lambda table, facts: log.many(_insert(table), facts))
+
+
+def _insert(table: str) -> str:
+    marks = ", ".join(f"${i}" for i in range(1, len(_columns(table)) + 1))
+    return f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT DO NOTHING"
+
+
+def purge(url: str, key: Key, *, clock: Clock, who: str, why: str, mark: Callable[..., Any]) -> int:
+    """As `transfer.purge`, beside running daemons: they hold the live state only. VACUUM frees the old rows' pages."""
+    plural, _, group = key.resource.partition(".")
+    with PostgresReader(url, writing=True) as log:
+        found = log.fetch(
+            "SELECT e.rv, k.kind, k.grp, k.version, o.uid FROM objects o JOIN kinds k ON k.kind_id = o.kind_id"
+            " JOIN events e ON e.oid = o.oid WHERE k.plural = $1 AND k.grp = $2 AND o.ns = $3 AND o.name = $4"
+            " AND (e.body IS NOT NULL OR e.body_raw IS NOT NULL) AND NOT (o.delete_rv IS NULL AND e.rv = o.rv) ORDER BY e.rv",
+            plural, group, key.namespace, key.name,
+        )  # fmt: skip
+        if not found:
+            raise StoreError(f"there is no past version of {key}")
+        bodies = [(rv, normal(blank(key, *kind)).decode()) for rv, *kind in found]
+        log.many(
+            f"UPDATE events SET body = $2, body_raw = NULL, flags = flags | {REDACTED}::smallint WHERE rv = $1",
+            bodies,
+        )
+        kind = found[0][1]
+        for table, column, places in (
+            ("decisions", "effects", ("decision_id",)),
+            ("decisions", "memo", ("decision_id",)),
+            ("inputs", "payload", ("rv_after", "seq")),
+        ):
+            _blank_inside(log, table, column, places, kind, key)
+        rv = log.value("SELECT rv FROM head WHERE id = 1")
+        seq = log.value("SELECT coalesce(max(seq), 0) FROM inputs WHERE rv_after = $1", rv)
+        payload = mark(key, len(found), who, why, microseconds(clock.now()))
+        log.many(
+            "INSERT INTO inputs (rv_after, seq, kind, payload) VALUES ($1, $2, 'purge', $3)",
+            [(rv, seq + 1, payload.decode())],
+        )
+    return len(found)
+
+
+def _blank_inside(
+    log: PostgresReader, table: str, column: str, places: Sequence[str], kind: str, key: Key
+) -> None:
+    names = ", ".join(places)
+    found = log.fetch(
+        f"SELECT {names}, {column} FROM {table} WHERE {column}::text LIKE $1 OR {column} ? '$raw' ORDER BY {names}",
+        f'%"{key.name}"%',
+    )
+    where = " AND ".join(f"{name} = ${i}" for i, name in enumerate(places, 2))
+    for *place, text in found:
+        old = plain_json(text)
+        new = blank_inside(old, kind, key)
+        if new != old:
+            body = orjson.dumps(new, option=orjson.OPT_SORT_KEYS)
+            stored = orjson.dumps(postgres_rows.storable_json(body)).decode()
+            log.many(f"UPDATE {table} SET {column} = $1 WHERE {where}", [(stored, *place)])

@@ -1,0 +1,89 @@
+"""Random requests against a whole API server: never a 500, never a hang, always an object or a Status.
+
+KCP_FUZZ_REQUESTS=20000 asks for more requests than a test run takes; a failure prints the request and its seed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kcp.wire.http import Request, Response
+from tests.api.fuzzing import Shot, shots
+from tests.conformance.door import Door, ask_cluster
+
+PER_CLUSTER = 50
+REQUESTS = int(os.environ.get("KCP_FUZZ_REQUESTS", "2000"))
+HANG_S = 90.0
+"""Virtual seconds; a request may take its own deadline of 60."""
+
+
+async def fire(door: Door, shot: Shot) -> Response:
+    request = Request(
+        shot.method, shot.path, shot.query, dict(shot.headers), shot.body, peer_certificate=door.certificate
+    )
+    with anyio.fail_after(HANG_S):
+        response = await door.cluster.handler(request)
+        if response.stream is not None:
+            response.body = await _first(response.stream)
+    return response
+
+
+async def _first(stream: Any) -> bytes:
+    """What a watch sends within its first second, or until it ends."""
+    seen = b""
+    with anyio.move_on_after(1.5):
+        async for chunk in stream:
+            seen += chunk
+            if len(seen) > 100_000:
+                break
+    await stream.aclose()
+    return seen
+
+
+def judge(shot: Shot, response: Response) -> None:
+    """Raises AssertionError for an answer that no client could make sense of."""
+    assert response.status != 500 and 200 <= response.status < 600
+    assert response.status != 503 or shot.path.startswith(("/readyz", "/livez", "/healthz")) or "proxy" in shot.path
+    media_type = response.header("content-type").partition(";")[0]
+    if shot.method == "HEAD" or media_type != "application/json" or response.status == 101:
+        return
+    if response.stream is not None:
+        for line in response.body.splitlines():
+            assert set(json.loads(line)) == {"type", "object"}
+        return
+    value = json.loads(response.body)
+    assert isinstance(value, dict) and value, value
+    if response.status >= 400:
+        assert (value["kind"], value["status"], value["code"]) == ("Status", "Failure", response.status)
+        assert value["message"]
+
+
+async def all_of(door: Door, seed: int, count: int) -> None:
+    await door.namespace("fuzz")
+    await door.ask("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+    for number, shot in enumerate(shots(seed, count)):
+        try:
+            response = await fire(door, shot)
+            judge(shot, response)
+        except Exception as error:
+            error.add_note(f"request {number} of seed {seed}: {shot}")
+            raise
+
+
+@settings(
+    max_examples=max(1, REQUESTS // PER_CLUSTER),
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(seed=st.integers(0, 2**32))
+@pytest.mark.timeout(3600)
+def test_no_request_breaks_the_server(seed: int) -> None:
+    ask_cluster(lambda door: all_of(door, seed, PER_CLUSTER))

@@ -1,0 +1,187 @@
+"""A control plane on the deterministic loop, asked as a client asks it: bytes in, bytes out, a client certificate."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+import anyio.abc
+import attrs
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from kcp.base.certs import Authority, load_certificate
+from kcp.base.clock import LoopClock, VirtualClock
+from kcp.base.entropy import SeededEntropy
+from kcp.base.loop import run_deterministic
+from kcp.controllers.sources import Controller
+from kcp.controlplane.cluster import Cluster, ClusterOptions
+from kcp.store.open import open_store
+from kcp.wire.http import Request, Response
+
+Json = dict[str, Any]
+MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
+JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"
+WATCH_DEADLINE_S = 30.0
+
+
+@attrs.frozen
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def value(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        return str(self.value["message"])
+
+
+@attrs.define
+class Watch:
+    """An open watch. `next` waits in virtual time; a watch that stays silent fails the test."""
+
+    lines: AsyncIterator[bytes]
+    _events: list[Json] = attrs.field(factory=list)
+    _came: anyio.Event = attrs.field(factory=anyio.Event)
+
+    async def pump(self) -> None:
+        """Reads until the watch ends."""
+        rest = b""
+        async for chunk in self.lines:
+            *whole, rest = (rest + chunk).split(b"\n")
+            self._events += [json.loads(line) for line in whole if line]
+            self._came.set()
+
+    async def next(self) -> Json:
+        with anyio.fail_after(WATCH_DEADLINE_S):
+            while not self._events:
+                self._came = anyio.Event()
+                await self._came.wait()
+        return self._events.pop(0)
+
+    async def until(self, kind: str, name: str = "") -> Json:
+        """The next event of that type (and name)."""
+        while True:
+            event = await self.next()
+            if event["type"] == kind and name in ("", event["object"]["metadata"]["name"]):
+                return dict(event["object"])
+
+    async def seen(self, count: int) -> list[tuple[str, str]]:
+        events = [await self.next() for _ in range(count)]
+        return [(event["type"], event["object"]["metadata"]["name"]) for event in events]
+
+    async def silent(self, seconds: float = 1.0) -> bool:
+        """Whether nothing comes for so long."""
+        await anyio.sleep(seconds)
+        return not self._events
+
+
+@attrs.frozen
+class Door:
+    cluster: Cluster
+    certificate: bytes
+    group: anyio.abc.TaskGroup
+
+    async def send(
+        self, method: str, target: str, body: Any = None, content_type: str = "", **headers: str
+    ) -> Response:
+        path, _, query = target.partition("?")
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent.setdefault("accept", "application/json")
+        if body is not None:
+            sent["content-type"] = content_type or "application/json"
+        raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        certificate = b"" if "authorization" in sent else self.certificate
+        return await self.cluster.handler(
+            Request(method, path, query, sent, raw, peer_certificate=certificate)
+        )
+
+    async def ask(
+        self, method: str, target: str, body: Any = None, content_type: str = "", **headers: str
+    ) -> Answer:
+        response = await self.send(method, target, body, content_type, **headers)
+        return Answer(response.status, {k.lower(): v for k, v in response.headers}, response.body)
+
+    async def _well(self, code: int, method: str, target: str, *rest: Any) -> Any:
+        answer = await self.ask(method, target, *rest)
+        assert answer.status == code, (method, target, answer.status, answer.body)
+        return answer.value
+
+    async def create(self, path: str, obj: Json) -> Json:
+        made: Json = await self._well(201, "POST", path, obj)
+        return made
+
+    async def get(self, path: str) -> Any:
+        return await self._well(200, "GET", path)
+
+    async def update(self, path: str, obj: Json) -> Json:
+        made: Json = await self._well(200, "PUT", path, obj)
+        return made
+
+    async def patch(self, path: str, patch: Any, kind: str = MERGE) -> Json:
+        made: Json = await self._well(200, "PATCH", path, patch, kind)
+        return made
+
+    async def delete(self, path: str, options: Json | None = None) -> Json:
+        made: Json = await self._well(200, "DELETE", path, options)
+        return made
+
+    async def refused(self, code: int, method: str, path: str, *rest: Any) -> str:
+        """The message of a request that must be refused with that code."""
+        return str((await self._well(code, method, path, *rest))["message"])
+
+    async def items(self, path: str) -> list[Json]:
+        return list((await self.get(path))["items"])
+
+    async def names(self, path: str) -> list[str]:
+        return [item["metadata"]["name"] for item in await self.items(path)]
+
+    async def revision(self, path: str) -> str:
+        return str((await self.get(path))["metadata"]["resourceVersion"])
+
+    async def watch(self, path: str, rv: str, selector: str = "") -> Watch:
+        query = f"?watch=true&resourceVersion={rv}" + (f"&labelSelector={selector}" if selector else "")
+        response = await self.send("GET", path + query)
+        assert response.status == 200 and response.stream is not None, response.body
+        watch = Watch(response.stream)
+        self.group.start_soon(watch.pump)
+        return watch
+
+    async def namespace(self, name: str) -> str:
+        """A namespace with its default service account. Gives the path of what is in it."""
+        await self.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        account = f"/api/v1/namespaces/{name}/serviceaccounts"
+        if (await self.ask("GET", f"{account}/default")).status == 404:
+            await self.ask("POST", account, {"metadata": {"name": "default"}})
+        return f"/api/v1/namespaces/{name}"
+
+
+@functools.cache
+def _identities() -> tuple[bytes, bytes]:
+    """PEM of an authority, and the certificate (DER) of an administrator that it signed."""
+    authority = Authority.create("conformance", VirtualClock(), SeededEntropy(1))
+    pem, _ = authority.issue("kubernetes-admin", ["kubeadm:cluster-admins"])
+    return authority.certificate_pem, load_certificate(pem).public_bytes(Encoding.DER)
+
+
+def ask_cluster(scenario: Callable[[Door], Awaitable[None]], controllers: tuple[Controller, ...] = ()) -> None:
+    """Run a scenario against a fresh control plane, in virtual time."""
+
+    async def main() -> None:
+        clock, entropy = LoopClock(), SeededEntropy(1)
+        store = open_store("memory:", clock=clock, inline=True, entropy=entropy.stream("store"))
+        authority, certificate = _identities()
+        options = ClusterOptions(client_ca_pem=authority, controllers=controllers, scheduler=False)
+        cluster = Cluster.build(store, clock, entropy, options)
+        async with anyio.create_task_group() as group:
+            await group.start(cluster.run)
+            await scenario(Door(cluster, certificate, group))
+            group.cancel_scope.cancel()
+
+    run_deterministic(main, 1)

@@ -1,0 +1,52 @@
+"""Which of Kubernetes' conformance behaviours hold here: scoreboard.csv, and the scenarios that prove the rows.
+
+A row is `passing`, proved by a scenario of ours under the same name, or `pending` with what it needs. A scenario is our
+own test of the same behaviour; the end-to-end suite itself runs elsewhere.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import attrs
+
+from kcp.controllers.sources import Controller
+from tests.conformance.door import Door
+
+BOARD = Path(__file__).with_name("scoreboard.csv")
+Scenario = Callable[[Door], Awaitable[None]]
+
+
+@attrs.frozen
+class Row:
+    name: str
+    status: str
+    needs: str
+
+
+@attrs.frozen
+class Proof:
+    run: Scenario
+    controllers: tuple[Controller, ...] = ()
+
+
+PROOFS: dict[str, Proof] = {}
+"""By the name of the behaviour, without `[Conformance]`."""
+
+
+def proves(name: str, controllers: tuple[Controller, ...] = ()) -> Callable[[Scenario], Scenario]:
+    """Registers a scenario as the proof of a behaviour."""
+
+    def register(scenario: Scenario) -> Scenario:
+        assert name not in PROOFS, name
+        PROOFS[name] = Proof(scenario, controllers)
+        return scenario
+
+    return register
+
+
+def rows() -> list[Row]:
+    with BOARD.open(encoding="utf-8", newline="") as file:
+        return [Row(**row) for row in csv.DictReader(file)]
