@@ -32,10 +32,11 @@ from kcp.controllers.decisions import (
     describe,
     record_outcome,
 )
-from kcp.controllers.execute import Executor, External, failures
+from kcp.controllers.execute import DEADLINE_S, Executor, External, failures
 from kcp.controllers.sources import Controller, Everything, Fan, Owned, Self, Timer
 from kcp.controllers.view import IndexReader, ManyReader, Readers
 from kcp.machinery import meta
+from kcp.machinery.errors import ApiError
 
 Json = dict[str, Any]
 log = structlog.get_logger()
@@ -97,6 +98,7 @@ class ControllerRun:
     _readers: dict[str, Any] = attrs.field(factory=dict)
     _memos: dict[str, Json] = attrs.field(factory=dict)
     _barriers: dict[str, dict[str, int]] = attrs.field(factory=dict)
+    _uncertain: dict[str, list[str]] = attrs.field(factory=dict)
     _parked: dict[str, tuple[str, int]] = attrs.field(factory=dict)
     _triggers: dict[str, str] = attrs.field(factory=dict)
     _last_frontier: dict[str, int] = attrs.field(factory=dict)
@@ -216,7 +218,7 @@ class ControllerRun:
     async def process(self, key: str) -> None:
         """One decision for one key, barrier included."""
         trigger = self._triggers.pop(key, "retry")
-        if self._parked_at_barrier(key):
+        if not await self._settled(key) or self._parked_at_barrier(key):
             return
         trace = self._begin(key, trigger)
         started_s = self.clock.monotonic()
@@ -232,6 +234,22 @@ class ControllerRun:
             trace.effects.append({"kind": "Exception", "outcome": repr(bug), "digest": ""})
             trace.retry = True
         self._finish(trace, started_s)
+
+    async def _settled(self, key: str) -> bool:
+        """Whether it is known what this key's writes came to. A write whose answer was lost may be in the log: the
+        barrier rises to what the log holds by now. False: the log could not be asked, the key comes back.
+        """
+        for resource in self._uncertain.get(key, ()):
+            try:
+                with anyio.fail_after(DEADLINE_S):
+                    page = await self.informers.client.list(resource, limit=1)
+            except (ApiError, TimeoutError):
+                self._retry(key)
+                return False
+            barrier = self._barriers.setdefault(key, {})
+            barrier[resource] = max(page.rv, barrier.get(resource, 0))
+        self._uncertain.pop(key, None)
+        return True
 
     def _parked_at_barrier(self, key: str) -> bool:
         """Whether some cache has not seen this key's own writes yet; then the key comes back when it has.
@@ -289,6 +307,9 @@ class ControllerRun:
         finally:
             if executor.written:
                 self._barriers[trace.key] = executor.written
+            uncertain = [resource for resource in executor.uncertain if resource in self.watched]
+            if uncertain:
+                self._uncertain[trace.key] = uncertain
 
     def _note(self, trace: Trace, effect: fx.Effect, outcome: fx.Outcome) -> None:
         described = record_outcome(describe(effect), outcome)

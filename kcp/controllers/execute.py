@@ -20,6 +20,7 @@ Json = dict[str, Any]
 DEADLINE_S = 10.0
 """How long one effect may take. Source: DESIGN decision 14: every wait has a deadline."""
 
+WRITES = (fx.Create, fx.Update, fx.Status, fx.Patch, fx.Delete)
 SKIPPED = fx.Outcome(skipped=True)
 External = Callable[[str, Json], Awaitable[Json]]
 
@@ -33,6 +34,8 @@ class Executor:
     record_event: Callable[[fx.Event], None]
     externals: Mapping[str, External] = {}
     written: dict[str, int] = attrs.field(factory=dict)
+    uncertain: dict[str, None] = attrs.field(factory=dict)
+    """Resources of writes that failed in a way that does not tell whether they were done."""
 
     async def perform(self, effect: fx.Effect) -> fx.Outcome:
         if isinstance(effect, fx.All):
@@ -47,9 +50,14 @@ class Executor:
             with anyio.fail_after(timeout_s):
                 return await _PERFORM[type(effect)](self, effect)
         except TimeoutError:
-            return fx.Outcome(error=Timeout(f"{type(effect).__name__} took longer than {timeout_s:g} s"))
+            return self._failed(effect, Timeout(f"{type(effect).__name__} took longer than {timeout_s:g} s"))
         except ApiError as error:
-            return fx.Outcome(error=error)
+            return self._failed(effect, error)
+
+    def _failed(self, effect: fx.Effect, error: ApiError) -> fx.Outcome:
+        if isinstance(effect, WRITES) and error.code >= 500:
+            self.uncertain[effect.resource] = None
+        return fx.Outcome(error=error)
 
     async def _all(self, effect: fx.All) -> fx.Outcome:
         outcomes: list[fx.Outcome] = [SKIPPED] * len(effect.effects)

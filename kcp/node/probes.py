@@ -65,7 +65,7 @@ class ContainerProbes:
         found = [
             Probe(kind, spec, started_s + float(spec.get("initialDelaySeconds") or 0), _INITIAL[kind])
             for kind, field in KINDS
-            if (spec := container.get(field))
+            if (spec := container.get(field)) is not None
         ]
         return cls(tuple(found)) if found else None
 

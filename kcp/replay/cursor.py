@@ -6,7 +6,7 @@ several workers), so frontiers of neighbouring decisions go back and forth by a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,6 +18,7 @@ from kcp.controllers.view import IndexReader, ManyReader, Readers
 from kcp.store.protocol import Event, Op, Record
 
 Json = dict[str, Any]
+Change = Callable[["Json | None", "Json | None"], None]
 
 
 @attrs.frozen(slots=True)
@@ -37,14 +38,20 @@ def cache_key(record: Record) -> str:
 class Fold:
     """One resource. `steps` are all its events in order, `base` the objects before them."""
 
-    def __init__(self, base: Iterable[Record], steps: Sequence[Step]) -> None:
+    def __init__(
+        self, base: Iterable[Record], steps: Sequence[Step], on_change: Change | None = None
+    ) -> None:
         self.indexer = Indexer()
         self.rv = 0
+        self._on_change = on_change
         self._base = list(base)
         self._steps = steps
         self._at = 0
         self._undo: list[Json | None] = []
         self.indexer.replace([record.value for record in self._base], 0)
+        if on_change is not None:
+            for record in self._base:
+                on_change(None, record.value)
 
     def move_to(self, rv: int) -> None:
         """Stand at `rv`: every event up to it applied, none after it."""
@@ -60,10 +67,9 @@ class Fold:
         self.rv = self.indexer.rv = rv
 
     def _set(self, key: str, value: Json | None) -> None:
-        if value is None:
-            self.indexer.remove(key)
-        else:
-            self.indexer.put(value)
+        old = self.indexer.remove(key) if value is None else self.indexer.put(value)
+        if self._on_change is not None:
+            self._on_change(old, value)
 
 
 class Log:
@@ -81,8 +87,9 @@ class Log:
             steps = self.steps.setdefault(event.key.resource, [])
             steps.append(Step(event.rv, cache_key(event.record), None if gone else event.record))
 
-    def fold(self, resource: str) -> Fold:
-        return Fold(self.base.get(resource, ()), self.steps.get(resource, ()))
+    def fold(self, resource: str, on_change: Change | None = None) -> Fold:
+        """`on_change` is told of every object that comes, changes or goes, (old, new), the base included."""
+        return Fold(self.base.get(resource, ()), self.steps.get(resource, ()), on_change)
 
 
 class Caches:

@@ -1,4 +1,4 @@
-"""Re-makes everything a log recorded, whoever decided it: controllers and the scheduler."""
+"""Re-makes everything a log recorded, whoever decided it: controllers and schedulers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from kcp.controllers.table import CONTROLLERS
 from kcp.replay.decisions import Result, replay
 from kcp.replay.incident import Incident
+from kcp.replay.scheduling import replay_scheduler
 
 
 def remake_all(incident: Incident, only: Sequence[str] = ()) -> Iterator[Result]:
@@ -21,3 +22,6 @@ def remake_all(incident: Incident, only: Sequence[str] = ()) -> Iterator[Result]
         )
     chosen = {c.name: c for c in CONTROLLERS if not only or c.name in only}
     yield from replay(incident, chosen)
+    for name in incident.controllers:
+        if name not in {c.name for c in CONTROLLERS} and (not only or name in only):
+            yield from replay_scheduler(incident, name)

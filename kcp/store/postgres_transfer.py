@@ -28,16 +28,16 @@ from kcp.store.tables import REDACTED
 _ALIVE = "o.oid <= $2 AND (o.delete_rv IS NULL OR o.delete_rv > $1)"
 _BASE = (
     "FROM objects o CROSS JOIN LATERAL (SELECT z.* FROM events z WHERE z.oid = o.oid AND z.rv <= $1"
-    " ORDER BY z.rv DESC LIMIT 1) e WHERE o.oid <= $1 AND (o.delete_rv IS NULL OR o.delete_rv > $1) AND $2 >= 0"
+    " ORDER BY z.rv DESC LIMIT 1) e WHERE o.oid <= $1 AND (o.delete_rv IS NULL OR o.delete_rv > $1) AND $2::bigint >= 0"
 )
 
 _RANGE: tuple[tuple[str, str], ...] = (
-    ("kinds", "FROM kinds e WHERE $1 <= $2"),
+    ("kinds", "FROM kinds e WHERE $1::bigint <= $2::bigint"),
     ("objects", f"FROM objects o JOIN objects e ON e.oid = o.oid WHERE {_ALIVE}"),
     ("events", "FROM events e WHERE e.rv > $1 AND e.rv <= $2"),
     ("events", _BASE),
-    ("leases", "FROM leases e WHERE $1 <= $2 AND e.oid <= $2"),
-    ("actors", "FROM actors e WHERE $1 <= $2"),
+    ("leases", "FROM leases e WHERE $1::bigint <= $2::bigint AND e.oid <= $2"),
+    ("actors", "FROM actors e WHERE $1::bigint <= $2::bigint"),
     ("decisions", "FROM decisions e WHERE e.rv_after >= $1 AND e.rv_after <= $2"),
     ("inputs", "FROM inputs e WHERE e.rv_after >= $1 AND e.rv_after <= $2"),
     (

@@ -76,6 +76,7 @@ OTHER_PATHS = (
     "/api/v1/watch/namespaces/default/pods", "/api/v1/proxy/x", "/api/v9/pods", "/apis/apps/v9/deployments", "/api/v1/namespaces/",
     "/api/v1//pods", "/api/v1/namespaces/default/pods/sample/status/x/y", "/debug/pprof", "/flagz", "/statusz",
 )  # fmt: skip
+FOCUS = 4
 GROUPS = ("", "system:masters", "x")
 
 
@@ -95,6 +96,10 @@ def kinds() -> tuple[Kind, ...]:
     return tuple(build_catalog().kinds())
 
 
+def _root(kind: Kind) -> str:
+    return f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+
+
 @cache
 def _samples() -> dict[tuple[str, str], Json]:
     return {(_group(each), each["kind"]): each for each in samples("default")}
@@ -105,20 +110,30 @@ def _group(obj: Json) -> str:
 
 
 def shots(seed: int, count: int) -> list[Shot]:
-    """The requests of a seed."""
-    return [Maker(random.Random(f"{seed} {number}")).shot() for number in range(count)]
+    """The requests of a seed: mostly about a few kinds, of which there is a valid object to begin with."""
+    chance = random.Random(seed)
+    focus = chance.sample([kind for kind in kinds() if kind.stored and (kind.group, kind.kind) in _samples()], FOCUS)
+    first = [Maker(chance, focus).valid(kind) for kind in focus]
+    return first + [Maker(random.Random(f"{seed} {number}"), focus).shot() for number in range(count - len(first))]
 
 
 @attrs.frozen
 class Maker:
     chance: random.Random
+    focus: list[Kind]
+
+    def valid(self, kind: Kind) -> Shot:
+        """The creation of the kind's sample."""
+        body = json.dumps(_samples()[(kind.group, kind.kind)]).encode()
+        path = _root(kind) + ("/namespaces/default" if kind.namespaced else "") + f"/{kind.plural}"
+        return Shot("POST", path, "", {"content-type": "application/json"}, body)
 
     def shot(self) -> Shot:
         pick = self.chance
-        if pick.random() < 0.08:
+        if pick.random() < 0.06:
             path = pick.choice(OTHER_PATHS)
             return Shot(self._method(), path, self._query(), self._headers(""), self._junk(b"{}"))
-        kind = pick.choice(kinds())
+        kind = pick.choice(self.focus if pick.random() < 0.75 else kinds())
         method = self._method()
         path = self._path(kind, named=method in ("PUT", "PATCH") or (method != "POST" and pick.random() < 0.6))
         media_type = self._media_type(method)
@@ -131,14 +146,14 @@ class Maker:
 
     def _path(self, kind: Kind, named: bool) -> str:
         pick = self.chance
-        root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
-        parts = [root]
+        parts = [_root(kind)]
         if kind.namespaced and pick.random() < 0.9:
             namespace = pick.choice(NAMESPACES) if pick.random() < 0.3 else "default"
             parts.append(f"namespaces/{quote(namespace, safe='%')}")
         parts.append(kind.plural)
         if named:
-            parts.append(pick.choice(NAMES) if pick.random() < 0.4 else "sample")
+            own = str(_samples().get((kind.group, kind.kind), {}).get("metadata", {}).get("name") or "sample")
+            parts.append(pick.choice(NAMES) if pick.random() < 0.2 else own)
             subresources = [each.name for each in kind.subresources]
             if subresources and pick.random() < 0.35:
                 parts.append(pick.choice([*subresources, "nope"]))

@@ -67,7 +67,9 @@ class Bench:
         return [e["note"] for e in page.items if e["reason"] == reason]
 
 
-def node(name: str, *, taints: list[Json] | None = None, labels: Json | None = None, **allocatable: str) -> Json:
+def node(
+    name: str, *, taints: list[Json] | None = None, labels: Json | None = None, **allocatable: str
+) -> Json:
     amounts = {"cpu": "4", "memory": "32Gi", "pods": "110", **allocatable}
     return {
         "apiVersion": "v1",
@@ -78,7 +80,9 @@ def node(name: str, *, taints: list[Json] | None = None, labels: Json | None = N
     }
 
 
-def pod(name: str, *, cpu: str = "100m", memory: str = "100Mi", labels: Json | None = None, **spec: Any) -> Json:
+def pod(
+    name: str, *, cpu: str = "100m", memory: str = "100Mi", labels: Json | None = None, **spec: Any
+) -> Json:
     container = {"name": "main", "image": "x:1", "resources": {"requests": {"cpu": cpu, "memory": memory}}}
     metadata: Json = {"name": name, "namespace": "default"}
     if labels:
@@ -117,9 +121,7 @@ def scheduled(
     return made[0]
 
 
-async def _start(
-    cluster: Cluster, group: Any, seed: int, configuration: Configuration | None
-) -> Bench:
+async def _start(cluster: Cluster, group: Any, seed: int, configuration: Configuration | None) -> Bench:
     client = cluster.client(SCHEDULER, "kube-scheduler")
     entropy = cluster.entropy.stream("scheduler")
     informers = InformerFactory(client, clock=cluster.clock, entropy=entropy)

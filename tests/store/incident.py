@@ -31,7 +31,7 @@ def status(phase: str, ready: bool, restarts: int) -> dict[str, Any]:
     }
 
 
-def open_log(where: Path, clock: VirtualClock) -> EventLog:
+def open_log(where: Path | str, clock: VirtualClock) -> EventLog:
     return open_for_test(where, clock, inline=True, projections=projections(FACTS))
 
 

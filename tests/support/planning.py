@@ -62,6 +62,8 @@ class World:
         self.objects: dict[str, dict[str, Json]] = {}
         self.memos: dict[tuple[str, str], Json] = {}
         self.fail: dict[type, ApiError] = {}
+        self.answers: dict[str, Json | ApiError] = {}
+        """What `provider/call` of an External and `METHOD path` of a Request give."""
         for obj in objects:
             self.put(obj)
 
@@ -164,10 +166,22 @@ class World:
             return fx.Outcome(
                 object=self.objects.get(effect.resource, {}).get(_key(effect.namespace, effect.name))
             )
+        if isinstance(effect, (fx.External, fx.Request)):
+            return self._answer(effect)
         if isinstance(effect, fx.LiveList):
             items = [o for o in self.all(effect.resource) if effect.namespace in ("", meta.namespace(o))]
             return fx.Outcome(items=items)
         return fx.Outcome()
+
+    def _answer(self, effect: fx.External | fx.Request) -> fx.Outcome:
+        if isinstance(effect, fx.External):
+            name = f"{effect.provider}/{effect.call}"
+        else:
+            name = f"{effect.method} {effect.path}"
+        answer = self.answers.get(name)
+        if isinstance(answer, ApiError):
+            raise answer
+        return fx.Outcome(object=answer)
 
     def _create(self, effect: fx.Create) -> fx.Outcome:
         metadata = {**effect.object["metadata"]}

@@ -6,7 +6,7 @@ Source: k8s v1.36 pkg/serviceaccount/legacy.go.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -79,8 +79,14 @@ class LegacyTokens:
             raise Unauthorized("sub claim is invalid")
         self._check_secret(namespace, account, claims[_SECRET], token)
         self._check_account(namespace, account, claims[_UID])
+        meant_for = intersect(audiences, self.audiences)
+        if audiences and not meant_for:
+            raise Unauthorized(
+                f"token audiences {_go_list(self.audiences)} is invalid for the target audiences "
+                f"{_go_list(audiences)}"
+            )
         user = UserInfo(username(namespace, account), claims[_UID], group_names(namespace), ())
-        return TokenIdentity(user, intersect(audiences, self.audiences) if audiences else ())
+        return TokenIdentity(user, meant_for)
 
     def _claims(self, token: str) -> Json:
         """Each key with its own algorithm only, so that a token cannot choose how it is checked."""
@@ -120,6 +126,10 @@ class LegacyTokens:
     def _gone(self, obj: Json) -> bool:
         deleted = obj["metadata"].get("deletionTimestamp")
         return bool(deleted) and parse_time(deleted) < self.clock.now() - LEEWAY
+
+
+def _go_list(values: Sequence[str]) -> str:
+    return "[" + " ".join(f'"{value}"' for value in values) + "]"
 
 
 def _ours(token: str) -> bool:

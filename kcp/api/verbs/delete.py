@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from kcp.api.context import Call, Server
-from kcp.api.decoding import decode, read_body
+from kcp.api.decoding import cannot_be_handled, checked, decode, read_body
 from kcp.api.deletion import deleting
 from kcp.api.documents import served
 from kcp.api.options import (
@@ -65,7 +65,9 @@ def _decoded(server: Server, call: Call) -> dict[str, Any]:
     options, _ = read_body(server, call, _OPTIONS)
     if options.get("kind") not in (None, "", "DeleteOptions"):
         decode(server, call, _OPTIONS)
-    return options
+    return checked(
+        call, _OPTIONS, options, [], "Ignore", lambda why: cannot_be_handled(_OPTIONS, _OPTIONS.kind, why)
+    )
 
 
 def begin_delete(server: Server, call: Call, options: DeleteOptions) -> Write:

@@ -1,0 +1,60 @@
+"""What simulated commands do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kcp.node.runtime.program import Program, interpret
+
+
+@pytest.mark.parametrize(
+    ("argv", "runs_s", "exit_code"),
+    [
+        (["true"], 0, 0),
+        (["/bin/false"], 0, 1),
+        (["sleep", "5"], 5, 0),
+        (["sleep", "1m", "2"], 62, 0),
+        (["sleep", "infinity"], None, 0),
+        (["exit", "3"], 0, 3),
+        (["sh", "-c", "exit 7"], 0, 7),
+        (["/bin/sh", "-ec", "sleep 2; exit 4"], 2, 4),
+        (["sh", "-c", "false && exit 9"], 0, 1),
+        (["sh", "-c", "false || exit 9"], 0, 9),
+        (["sh", "-c", "true || exit 9"], 0, 0),
+        (["sh", "-c", "sleep 1 && sleep 2\nexit 1"], 3, 1),
+        (["sh", "-c", "# a comment\necho 'a; b' > /tmp/x; exit 2"], 0, 2),
+        (["bash", "-c", "X=1 exec sleep 4"], 4, 0),
+        (["sh", "-c", "while true; do sleep 1; done"], None, 0),
+        (["sh", "-c", "trap exit TERM; while :; do sleep 1; done"], None, 0),
+        (["sh", "-c", "sleep 5 & exit 1"], 0, 1),
+        (["timeout", "2", "sleep", "5"], 2, 124),
+        (["sh", "-c", "cat /etc/hosts | grep x; exit 5"], 0, 5),
+    ],
+)
+def test_understood_commands(argv: list[str], runs_s: float | None, exit_code: int) -> None:
+    program = interpret(argv)
+    assert (program.runs_s, program.exit_code, program.known) == (runs_s, exit_code, True)
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["nginx", "-g", "daemon off;"], ["sh", "-c", "./run.sh"], ["sh", "-c", "'"]]
+)
+def test_what_is_not_understood_says_so(argv: list[str]) -> None:
+    assert interpret(argv) == Program(None, known=False)
+
+
+def test_echoes_are_kept() -> None:
+    assert interpret(["sh", "-c", "echo one two; printf 'a\\nb\\n'; nginx"]).output == ("one two", "a", "b")
+
+
+@given(st.lists(st.text(max_size=20), max_size=4))
+def test_no_command_breaks_it(argv: list[str]) -> None:
+    program = interpret(argv)
+    assert program.runs_s is None or program.runs_s >= 0
+
+
+@given(st.text(max_size=60))
+def test_no_script_breaks_it(script: str) -> None:
+    assert 0 <= interpret(["sh", "-c", script]).exit_code <= 255
