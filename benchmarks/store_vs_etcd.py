@@ -142,7 +142,8 @@ async def compete(
             for one in found:
                 cpu = _own_cpu_s() + one.server_cpu_s()
                 before = time.perf_counter()
-                one.used, took = await load(one.write, one.used, count, seconds)
+                used, took = await load(one.write, one.used, count, seconds)
+                one.used += used
                 elapsed = time.perf_counter() - before
                 took.sort()
                 result = results.setdefault((one.name, count), Result())

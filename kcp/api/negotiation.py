@@ -303,9 +303,28 @@ def plain_frame(event: WatchEvent) -> bytes:
 async def _frames(result: WatchResult, encode: Encode) -> AsyncIterator[bytes]:
     try:
         async for batch in result.events:
-            yield b"".join([encode(event) for event in batch])
+            if len(batch) == 1:
+                yield encode(batch[0])
+                continue
+            for piece in _pieces(batch, encode):
+                yield piece
     finally:
         await _close(result.events)
+
+
+def _pieces(batch: Sequence[WatchEvent], encode: Encode) -> Iterator[bytes]:
+    """The batch's lines in pieces of about PIECE_BYTES: a peer that stopped reading has at most one of them waiting."""
+    lines: list[bytes] = []
+    size = 0
+    for event in batch:
+        line = encode(event)
+        lines.append(line)
+        size += len(line)
+        if size >= PIECE_BYTES:
+            yield b"".join(lines)
+            lines, size = [], 0
+    if lines:
+        yield b"".join(lines)
 
 
 async def _close(events: AsyncIterator[Sequence[WatchEvent]]) -> None:

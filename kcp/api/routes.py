@@ -11,6 +11,7 @@ from typing import Any
 from kcp.api.context import Call, Server
 from kcp.api.subresources import (
     binding,
+    bulk,
     eviction,
     finalize,
     pod_changes,
@@ -78,7 +79,10 @@ SUBRESOURCES: Mapping[str, Mapping[str, Handler]] = {
     "proxy": _PROXIED,
 }
 
-PATHS: Mapping[tuple[str, str], Handler] = {("POST", "/kcp/v1/bindings"): binding.batch}
+PATHS: Mapping[tuple[str, str], Handler] = {
+    ("POST", "/kcp/v1/bindings"): binding.batch,
+    ("POST", "/kcp/v1/creates"): bulk.creates,
+}
 """Paths that are no resources, by method: what the components inside the process have among themselves."""
 
 

@@ -184,6 +184,19 @@ async def transact(write: Write, name: str, planner: Planner, extra: Sequence[Co
     raise Conflict.of(write.kind.group, write.kind.plural, name)
 
 
+def operation_of(write: Write, name: str, planner: Planner) -> Operation | None:
+    """The write as one operation among others; None when it has companions, or is only rehearsed.
+
+    Raises what the planner or an exact plugin raises.
+    """
+    key, store = write.key(name), write.server.store
+    seen = store.get(key)
+    first = planner(seen, store)
+    if write.options.dry_run or _settle(write, first, store):
+        return None
+    return _operation(write, key, planner, seen, first, ())
+
+
 def _operation(
     write: Write,
     key: Key,

@@ -161,3 +161,10 @@ def decode_event(line: bytes) -> WatchEvent:
     tail = line.rstrip()
     encoded = tail[len(head) : -1] if tail.startswith(head) else orjson.dumps(obj)
     return WatchEvent(message["type"], Document(encoded, rv_of(obj), obj))
+
+
+def bulk_outcome(result: Json) -> WriteResult | ApiError:
+    """One entry of the answer to a bulk create."""
+    if "status" in result:
+        return from_status(result["status"])
+    return WriteResult(result["document"].value, result["revision"], 201)

@@ -248,12 +248,32 @@ class EventRecorder:
             recorded = self._correlator.correlate(intent)
             if recorded is not None:
                 touched[id(recorded)] = recorded
-        if len(touched) == 1:
-            await self._write(next(iter(touched.values())))
+        pending = list(touched.values())
+        if len(pending) > 1 and self._client.transport.in_process:
+            pending = await self._create_new(pending)
+        if len(pending) == 1:
+            await self._write(pending[0])
             return
         async with anyio.create_task_group() as group:
-            for recorded in touched.values():
+            for recorded in pending:
                 group.start_soon(self._write, recorded)
+
+    async def _create_new(self, pending: Sequence[Recorded]) -> list[Recorded]:
+        """Create the Events that are new in one request; what is left over is written one by one."""
+        known = [recorded for recorded in pending if recorded.stored]
+        new = [recorded for recorded in pending if not recorded.stored]
+        resource = _RESOURCES[self._form]
+        creates = [(resource, _document(recorded, self._form), recorded.namespace) for recorded in new]
+        try:
+            outcomes = await self._client.create_all(creates)
+        except ApiError as error:
+            log.debug("events not written together", error=str(error))
+            return list(pending)
+        for recorded, outcome in zip(new, outcomes, strict=True):
+            recorded.stored = not isinstance(outcome, ApiError)
+        again = (AlreadyExists, Unreachable, Timeout)
+        failed = [each for each, outcome in zip(new, outcomes, strict=True) if isinstance(outcome, again)]
+        return [recorded for recorded in known if recorded.stored] + failed
 
     async def _write(self, recorded: Recorded) -> None:
         """Write one Event; only a server out of reach is tried again."""

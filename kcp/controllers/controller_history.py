@@ -8,11 +8,12 @@ Source: k8s v1.36 pkg/controller/history/controller_history.go.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from kcp.apis.semantics import workloads
 from kcp.controllers import effects as fx
+from kcp.controllers.sources import Fan, Mapper
 from kcp.machinery import meta
 from kcp.machinery.errors import AlreadyExists
 
@@ -109,3 +110,28 @@ def truncate(
     unused = sorted((r for r in revisions if meta.name(r) not in live), key=by_revision)
     for revision in unused[: max(0, len(unused) - limit)]:
         yield fx.Delete(RESOURCE, meta.namespace(revision), meta.name(revision), uid=meta.uid(revision))
+
+
+def watched(owner_kind: str, adopting: Mapper) -> Fan:
+    """The source of an owner's revisions, with index `owner` as Owned has it.
+
+    A new revision of the owner's queues nothing: either the owner has just made it, or a user keeps it by hand.
+    """
+
+    def keys(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:
+        found = [] if old is None else [*_owner_key(old, owner_kind), *_owner_key(new, owner_kind)]
+        return list(dict.fromkeys([*found, *adopting(old, new, readers)]))
+
+    return Fan(RESOURCE, keys=keys, indexes={"owner": _owner_values})
+
+
+def _owner_key(revision: Json | None, owner_kind: str) -> list[str]:
+    controller = meta.controller_of(revision) if revision is not None else None
+    if revision is None or controller is None or controller["kind"] != owner_kind:
+        return []
+    return [f"{meta.namespace(revision)}/{controller['name']}"]
+
+
+def _owner_values(revision: Json) -> list[str]:
+    controller = meta.controller_of(revision)
+    return [controller["uid"]] if controller else [f"orphan:{meta.namespace(revision)}"]

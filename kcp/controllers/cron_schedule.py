@@ -126,18 +126,28 @@ def most_recent(schedule: Schedule, earliest: datetime, now: datetime) -> Missed
     if interval_s < 1:
         raise ScheduleError("time difference between two schedules is less than 1 second")
     count = int((now - first).total_seconds()) // interval_s + 1
-    latest: datetime | None = None
-    moment = schedule.next(first + timedelta(seconds=(count - 2) * interval_s))
-    while moment is not None and moment <= now:
-        latest, moment = moment, schedule.next(moment)
-    return Missed(earliest, latest, count)
+    return Missed(earliest, _latest(schedule, first, now, interval_s, count), count)
+
+
+def _latest(schedule: Schedule, first: datetime, now: datetime, interval_s: int, count: int) -> datetime:
+    """The last moment up to now, looked for from near the end; an irregular schedule needs a longer run-up."""
+    run_up = 2
+    while True:
+        start = first + timedelta(seconds=max(0, count - run_up) * interval_s)
+        latest = first if start == first else None
+        moment = schedule.next(start)
+        while moment is not None and moment <= now:
+            latest, moment = moment, schedule.next(moment)
+        if latest is not None:
+            return latest
+        run_up *= 2
 
 
 def until_next_s(schedule: Schedule, earliest: datetime, now: datetime) -> float | None:
     """Seconds until the schedule wants attention again; None when it never does."""
     try:
         missed = most_recent(schedule, earliest, now)
-        start = missed.latest or (now if missed.count else missed.earliest)
+        start = missed.latest or missed.earliest
     except ScheduleError:
         start = now
     following = schedule.next(start)

@@ -5,7 +5,7 @@ The outcome of a failed effect holds the API error; nothing here raises but canc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import anyio
@@ -73,6 +73,9 @@ class Executor:
         if len(batch) == 1:
             outcomes[start] = await self.perform(batch[0])
             return
+        if self.client.transport.in_process and all(isinstance(effect, fx.Create) for effect in batch):
+            outcomes[start : start + len(batch)] = await self._create_together(batch)
+            return
 
         async def one(index: int, effect: fx.Effect) -> None:
             outcomes[index] = await self.perform(effect)
@@ -80,6 +83,21 @@ class Executor:
         async with anyio.create_task_group() as group:
             for offset, effect in enumerate(batch):
                 group.start_soon(one, start + offset, effect)
+
+    async def _create_together(self, batch: Sequence[fx.Create]) -> list[fx.Outcome]:
+        """One request, one commit; an outcome each."""
+        creates = [(effect.resource, effect.object, effect.namespace) for effect in batch]
+        try:
+            with anyio.fail_after(DEADLINE_S):
+                results = await self.client.create_all(creates, cause=self.cause)
+        except TimeoutError:
+            return [fx.Outcome(error=Timeout(f"Create took longer than {DEADLINE_S:g} s"))] * len(batch)
+        except ApiError as error:
+            return [fx.Outcome(error=error)] * len(batch)
+        return [
+            fx.Outcome(error=result) if isinstance(result, ApiError) else self._wrote(effect.resource, result)
+            for effect, result in zip(batch, results, strict=True)
+        ]
 
     def _wrote(self, resource: str, written: WriteResult) -> fx.Outcome:
         if written.revision:

@@ -97,7 +97,7 @@ def _fill(secret: Json, account: Json, env: fx.Env) -> Steps:
         signed = yield fx.External(PROVIDER, "issue", args)
         if not signed.ok or signed.object is None:
             return
-        data["token"] = _encoded(signed.object["token"])
+        data["token"] = signed.object["data"]["token"]
     annotations = {**meta.annotations(live), NAME: meta.name(account), UID: meta.uid(account)}
     filled = {**live, "data": data, "metadata": {**live["metadata"], "annotations": annotations}}
     yield fx.Update("secrets", filled)

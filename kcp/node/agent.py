@@ -72,6 +72,7 @@ class NodeAgent:
         self.recorder = recorder
         self.services = services
         self.silent = True
+        self.rebooted = False
         self.node: Json = {}
         self.pressures: dict[str, bool] = {}
         self.told: dict[str, bool] = {}
@@ -111,6 +112,10 @@ class NodeAgent:
             await self._reconcile(existing)
         self.silent = False
         self._tell("Normal", "Starting", "Starting kubelet.")
+        if self.rebooted:
+            self.rebooted = False
+            text = f"Node {self.spec.name} has been rebooted, boot id: {self.machine.boot_id}"
+            self._tell("Warning", "Rebooted", text)
         self._tell_conditions()
         self.lease.start()
         self.reporter.later()
@@ -199,6 +204,12 @@ class NodeAgent:
         self.silent = True
         self.lease.stop()
         self.reporter.stop()
+
+    def power_off(self) -> None:
+        """Go silent with everything that runs here; the next start is a new boot."""
+        self.stop()
+        self.rebooted = True
+        self.machine = attrs.evolve(self.machine, boot_id=self.services.entropy.uid())
 
     async def resume(self, pods: Iterable[Json]) -> None:
         """Talk again, beginning with what the API says now."""

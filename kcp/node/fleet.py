@@ -36,7 +36,7 @@ from kcp.node.addresses import AddressPool
 from kcp.node.agent import NodeAgent, Services
 from kcp.node.node_status import Machine, NodeSpec
 from kcp.node.runtime.protocol import Runtime
-from kcp.node.runtime.sim import SimRuntime
+from kcp.node.runtime.sim import Programs, SimRuntime, default_program
 from kcp.node.timers import Timers
 from kcp.node.work_loop import WorkLoop
 
@@ -87,6 +87,7 @@ class Fleet:
         clock: Clock,
         entropy: Entropy,
         settings: FleetSettings | None = None,
+        programs: Programs = default_program,
     ) -> None:
         self.settings = settings or FleetSettings()
         self.agents: dict[str, NodeAgent] = {}
@@ -94,6 +95,7 @@ class Fleet:
         self._recorder_for = recorder_for
         self._clock = clock
         self._entropy = entropy
+        self._programs = programs
         self._pods = pods
         self._nodes = nodes
         self.services = Services(
@@ -107,7 +109,7 @@ class Fleet:
         )
         self._node_addresses = AddressPool(self.settings.node_cidr)
         self._subnets: dict[int, SubnetRange] = {}
-        self._subnet_mask: int | None = None
+        self._mask: int | None = None
         self._waiting: list[tuple[str, EventRecorder]] = []
         self._changed = anyio.Event()
         pods.add_indexers({BY_NODE: by_node})
@@ -185,6 +187,7 @@ class Fleet:
             timers=self.services.timers,
             clock=self._clock,
             entropy=entropy,
+            programs=self._programs,
         )
 
     def _own_address(self, spec: NodeSpec, existing: Json | None) -> str:
@@ -199,23 +202,24 @@ class Fleet:
 
     def _pod_range(self, spec: NodeSpec, existing: Json | None) -> str:
         """The node's pod CIDR: its own, the one it was registered with, or the next free one. Raises RangeFull."""
-        given = (
-            spec.pod_cidr or next(iter(node_semantics.pod_cidrs(existing)), "") if existing else spec.pod_cidr
-        )
-        if self._subnet_mask is None:
-            self._subnet_mask = _subnet_mask(spec.pods)
-        subnets = self._range_of(min(self._subnet_mask, _subnet_mask(spec.pods)))
+        given = spec.pod_cidr
+        if not given and existing is not None:
+            given = next(iter(node_semantics.pod_cidrs(existing)), "")
         if given:
-            try:
-                for each in self._subnets.values():
-                    each.occupy(given)
-            except OutOfRange:
-                log.debug("pod range of node is not ours", node=spec.name, cidr=given)
+            self._occupy(given, spec.name)
             return given
-        cidr = subnets.allocate_next()
-        for each in self._subnets.values():
-            each.occupy(cidr)
+        if self._mask is None:
+            self._mask = _subnet_mask(spec.pods)
+        cidr = self._range_of(min(self._mask, _subnet_mask(spec.pods))).allocate_next()
+        self._occupy(cidr, spec.name)
         return cidr
+
+    def _occupy(self, cidr: str, node: str) -> None:
+        for subnets in self._subnets.values():
+            try:
+                subnets.occupy(cidr)
+            except OutOfRange:
+                log.debug("pod range of node is not ours", node=node, cidr=cidr)
 
     def _range_of(self, mask: int) -> SubnetRange:
         """Subnets of one size; what others have taken is marked in each of them."""
@@ -224,8 +228,8 @@ class Fleet:
             if not self.settings.pod_cidr:
                 raise RangeFull
             found = self._subnets[mask] = SubnetRange(self.settings.pod_cidr, mask)
-            for agent in self.agents.values():
-                found.occupy(agent.machine.pod_cidr)
+            for name, agent in self.agents.items():
+                self._occupy(agent.machine.pod_cidr, name)
         return found
 
     def stop_node(self, name: str) -> None:
@@ -235,7 +239,7 @@ class Fleet:
     def power_off_node(self, name: str) -> None:
         """The machine goes down: silent, and all its containers end."""
         agent = self.agents[name]
-        agent.stop()
+        agent.power_off()
         if isinstance(agent.runtime, SimRuntime):
             agent.runtime.power_off()
 

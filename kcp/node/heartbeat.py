@@ -63,6 +63,9 @@ class LeaseKeeper:
                 self.lease = None
             self._later(self.agent.services.entropy.jitter(RETRY_S, 1.0))
             return
+        except Exception:
+            self._later(RENEW_S)
+            raise
         if self.failed:
             self.failed = False
             self.agent.reporter.start()
@@ -138,5 +141,10 @@ class StatusReporter:
             log.debug("node status not posted", node=agent.spec.name, error=str(error))
             self._later(agent.services.entropy.jitter(RETRY_S, 1.0))
             return
+        except Exception:
+            self._later(REPORT_S)
+            raise
+        agent.crash_backoff.collect()
+        agent.images.collect()
         agent.posted(done.object)
         self.later()

@@ -118,6 +118,10 @@ class ImageManager:
         message = f"Failed to apply default image tag {go_quote(name)}: {text}"
         return _refused("InvalidImageName", message, tell)
 
+    def collect(self) -> None:
+        """Drop back-offs that were quiet long enough."""
+        self._backoff.collect()
+
     def forget(self, uid: str) -> None:
         """Drop the back-offs of a pod that is gone."""
         for key in [key for key in self._failed if key.startswith(f"{uid}_")]:

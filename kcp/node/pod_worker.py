@@ -20,7 +20,7 @@ from kcp.machinery.times import format_go_duration, parse_time
 from kcp.node import resize
 from kcp.node.container_status import Views, Waiting
 from kcp.node.images import ImageError, Tell
-from kcp.node.probes import ContainerProbes, Probe, failure_text, kill_message
+from kcp.node.pod_probes import PodProbes, has_probes
 from kcp.node.runtime.protocol import (
     ContainerConfig,
     ContainerStatus,
@@ -33,7 +33,7 @@ from kcp.node.runtime.protocol import (
 )
 from kcp.node.status import TERMINAL, Condition, Facts, Verdict, generate, rejected
 from kcp.node.status_writer import StatusCell, same_in_short
-from kcp.node.sync_pod import Health, Kill, PodActions, Start, compute, container_hash
+from kcp.node.sync_pod import Kill, PodActions, Start, compute, container_hash
 from kcp.node.timers import Timer
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ MAX_ROUNDS = 64
 RETRY_S = 10.0
 MIN_GRACE_S = 2.0
 DEADLINE = Verdict("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
-_PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 _FIELD_PATHS = ("initContainers", "containers", "ephemeralContainers")
 
 
@@ -64,8 +63,9 @@ class PodWorker:
     ports: tuple[tuple[str, str, int], ...] = ()
     holds_room: bool = False
     waiting: dict[str, Waiting] = attrs.field(factory=dict)
+    held_until_s: dict[str, float] = attrs.field(factory=dict)
     allocated: dict[str, Json] = attrs.field(factory=dict)
-    probes: dict[str, ContainerProbes] = attrs.field(factory=dict)
+    probes: PodProbes = attrs.field(factory=PodProbes)
     attempts: dict[str, int] = attrs.field(factory=dict)
     forced: set[str] = attrs.field(factory=set)
     resize_condition: Condition | None = None
@@ -76,7 +76,6 @@ class PodWorker:
     killing_since_s: float | None = None
     kill_grace_s: float | None = None
     stopping: dict[str, float] = attrs.field(factory=dict)
-    last: PodStatus | None = None
     wake: Timer | None = None
     queued: bool = False
     busy: bool = False
@@ -136,6 +135,13 @@ class PodWorker:
             self.wake.cancel()
             self.wake = None
         self.deleted = self.deleted or bool(self.pod["metadata"].get("deletionTimestamp"))
+        try:
+            await self._advance()
+        except Exception:
+            self.wake_at(self.agent.monotonic() + RETRY_S)
+            raise
+
+    async def _advance(self) -> None:
         if self.orphan:
             self.state = "ending"
         elif self.state == "new":
@@ -192,7 +198,7 @@ class PodWorker:
         status = await self.agent.runtime.pod_status(self.uid)
         status = await self._probe(status)
         for _ in range(MAX_ROUNDS):
-            actions = compute(self.pod, status, self._health())
+            actions = compute(self.pod, status, self.probes.health(self.stopping, self.forced))
             if actions.nothing:
                 break
             if actions.over:
@@ -222,82 +228,19 @@ class PodWorker:
         self.event("Normal", DEADLINE.reason, DEADLINE.message)
         return True
 
-    # -- probes ---------------------------------------------------------------------------------------
-
-    def _has_probes(self) -> bool:
-        spec = self.pod["spec"]
-        for container in (*spec["containers"], *(spec.get("initContainers") or ())):
-            if any(field in container for field in _PROBES):
-                return True
-        return False
-
     async def _probe(self, status: PodStatus) -> PodStatus:
-        """Ask every probe that is due; keeps `probes` to the containers that run."""
-        if not self._has_probes():
-            return status
-        running = {each.id: each for each in status.containers if each.state == "running"}
-        for gone in [cid for cid in self.probes if cid not in running]:
-            del self.probes[gone]
-        specs = self._specs()
-        for cid, each in running.items():
-            if cid not in self.probes and each.name in specs and each.started_at is not None:
-                age_s = (self.agent.services.clock.now() - each.started_at) / timedelta(seconds=1)
-                probes = ContainerProbes.of(specs[each.name], self.agent.monotonic() - age_s)
-                if probes is not None:
-                    self.probes[cid] = probes
-        for cid, probes in list(self.probes.items()):
-            await self._ask(running[cid], probes)
-            due_s = probes.next_due_s()
-            if due_s is not None and probes.failed is None:
+        """Ask the probes that are due; the status as it was."""
+        if has_probes(self.pod):
+            clock = self.agent.services.clock
+            due_s = await self.probes.ask(
+                self.pod, status, self.agent.runtime, clock.now(), clock.monotonic(), self._tell_unhealthy
+            )
+            if due_s is not None:
                 self.wake_at(due_s)
         return status
 
-    def _specs(self) -> dict[str, Json]:
-        spec = self.pod["spec"]
-        return {c["name"]: c for c in (*spec["containers"], *(spec.get("initContainers") or ()))}
-
-    async def _ask(self, status: ContainerStatus, probes: ContainerProbes) -> None:
-        now_s = self.agent.monotonic()
-        for _ in range(len(probes.probes)):
-            due = [probe for probe in probes.active() if probe.due_s is not None and probe.due_s <= now_s]
-            for probe in due:
-                await self._ask_one(status, probe, now_s)
-            if not due:
-                return
-
-    async def _ask_one(self, status: ContainerStatus, probe: Probe, now_s: float) -> None:
-        try:
-            outcome = await self.agent.runtime.probe(status.id, probe.kind, probe.spec)
-        except NotFound:
-            probe.due_s = None
-            return
-        probe.record(outcome, now_s)
-        if not outcome.ok:
-            text = failure_text(probe, outcome.text)
-            self.event("Warning", "Unhealthy", text, status.name)
-
-    def _health(self) -> Health:
-        if not self.probes and not self.forced:
-            return _HEALTHY
-        names = {each.id: each.name for each in (self.last.containers if self.last else ())}
-        killed: dict[str, tuple[str, int | None]] = {}
-        for cid, probes in self.probes.items():
-            failed = probes.failed
-            if failed is not None and cid not in self.stopping:
-                name = names.get(cid) or self._name_of(cid)
-                killed[cid] = (
-                    kill_message(failed, name),
-                    failed.spec.get("terminationGracePeriodSeconds"),
-                )
-        waiting = frozenset(cid for cid, probes in self.probes.items() if not probes.started)
-        return Health(killed, waiting, frozenset(self.forced))
-
-    def _name_of(self, container_id: str) -> str:
-        for field in ("containerStatuses", "initContainerStatuses"):
-            for entry in self.status.get(field) or ():
-                if (entry.get("containerID") or "").endswith(container_id):
-                    return str(entry["name"])
-        return ""
+    def _tell_unhealthy(self, container: str, message: str) -> None:
+        self.event("Warning", "Unhealthy", message, container)
 
     # -- actions --------------------------------------------------------------------------------------
 
@@ -339,6 +282,8 @@ class PodWorker:
         before = status.latest(name)
         if before is not None and start.field != "ephemeralContainers" and self._backs_off(container, before):
             return False
+        if self._is_held(container):
+            return False
         tell = self._teller(start.field, name)
         try:
             image = await self.agent.images.ensure(self.pod, start.field, container, tell)
@@ -353,10 +298,26 @@ class PodWorker:
             config = ContainerConfig(self.pod, wanted, start.field, image, attempt, container_hash(container))
             return await self._create(sandbox.id, config, tell)
         except ImageError as error:
-            self.waiting[name] = error.waiting
-            self.wake_at(self.agent.monotonic() + error.retry_s)
+            self._hold(container, error.waiting, error.retry_s)
         except NotYet as later:
             self.wake_at(self.agent.monotonic() + later.after_s)
+        return False
+
+    def _hold(self, container: Json, waiting: Waiting, retry_s: float) -> None:
+        """The container has to wait, and is not tried again before that time."""
+        until_s = self.agent.monotonic() + retry_s
+        self.waiting[container["name"]] = waiting
+        self.held_until_s[container_hash(container)] = until_s
+        self.wake_at(until_s)
+
+    def _is_held(self, container: Json) -> bool:
+        until_s = self.held_until_s.get(container_hash(container))
+        if until_s is None:
+            return False
+        if until_s > self.agent.monotonic():
+            self.wake_at(until_s)
+            return True
+        del self.held_until_s[container_hash(container)]
         return False
 
     async def _create(self, sandbox_id: str, config: ContainerConfig, tell: Tell) -> bool:
@@ -369,8 +330,7 @@ class PodWorker:
             await runtime.start_container(container_id)
         except RuntimeFailure as error:
             tell("Warning", "Failed", f"Error: {error.message}")
-            self.waiting[name] = Waiting(error.reason or reason, error.message)
-            self.wake_at(self.agent.monotonic() + RETRY_S)
+            self._hold(config.container, Waiting(error.reason or reason, error.message), RETRY_S)
             return False
         tell("Normal", "Started", "Container started")
         self.waiting.pop(name, None)
@@ -567,7 +527,6 @@ class PodWorker:
 
     def _publish(self, status: PodStatus, *, ended: bool = False) -> None:
         """Work out the pod's status and hand it to the writer."""
-        self.last = status
         if self.stopping:
             alive = {each.id for each in status.running()}
             self.stopping = {cid: since for cid, since in self.stopping.items() if cid in alive}
@@ -579,8 +538,8 @@ class PodWorker:
             views=Views(
                 self.agent.runtime.scheme,
                 self.waiting,
-                self._is_started,
-                self._is_ready,
+                self.probes.started,
+                self.probes.ready,
                 {name: given["requests"] for name, given in self.allocated.items() if given.get("requests")},
             ),
             before=self.status,
@@ -597,14 +556,6 @@ class PodWorker:
             text = "container exited with restart policy rule"
             found.append(Condition("AllContainersRestarting", "True", "RestartAllContainersStarted", text))
         return found
-
-    def _is_started(self, status: ContainerStatus) -> bool:
-        probes = self.probes.get(status.id)
-        return probes is None or probes.started
-
-    def _is_ready(self, status: ContainerStatus) -> bool:
-        probes = self.probes.get(status.id)
-        return probes is None or probes.ready
 
     def event(self, type: str, reason: str, message: str, container: str = "") -> None:
         field = next(
@@ -629,9 +580,6 @@ class PodWorker:
         if field:
             reference["fieldPath"] = f"spec.{field}{{{container}}}"
         self.agent.recorder.event(reference, type, reason, message)
-
-
-_HEALTHY = Health()
 
 
 def _wants_else(before: Json, after: Json) -> bool:

@@ -123,13 +123,30 @@ class StatusCell:
         try:
             await self._write()
             self._retry_s = RETRY_S
-        except (NotFound, Conflict):
-            self.gone = True
-            self.wanted = None
         except ApiError as error:
+            if await self._is_replaced(error):
+                self.gone = True
+                self.wanted = None
+                return
             log.debug("pod status not written", pod=self.name, error=str(error))
-            self.timers.after(self._retry_s, self.kick)
-            self._retry_s = min(self._retry_s * 2, RETRY_CAP_S)
+            self._try_again()
+        except Exception:
+            self._try_again()
+            raise
+
+    async def _is_replaced(self, error: ApiError) -> bool:
+        """Whether the pod is gone; a conflict may mean another pod of this name, or only that somebody was faster."""
+        if not isinstance(error, Conflict):
+            return isinstance(error, NotFound)
+        try:
+            pod = await self.client.get("pods", self.name, self.namespace)
+        except ApiError as failed:
+            return isinstance(failed, NotFound)
+        return bool(pod["metadata"]["uid"] != self.uid)
+
+    def _try_again(self) -> None:
+        self.timers.after(self._retry_s, self.kick)
+        self._retry_s = min(self._retry_s * 2, RETRY_CAP_S)
 
     async def _write(self) -> None:
         status = self.wanted

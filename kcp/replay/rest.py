@@ -62,12 +62,7 @@ def _deployments(store: Store, *, running: bool) -> Iterator[str]:
         status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
         if status.get("observedGeneration") != deployment["metadata"]["generation"]:
             yield f"{record.key}: generation {deployment['metadata']['generation']} is not observed"
-        counters = (
-            "replicas",
-            "updatedReplicas",
-            *(("readyReplicas", "availableReplicas") if running else ()),
-        )
-        for counter in counters:
+        for counter in COUNTERS if running else ():
             if status.get(counter, 0) != wanted:
                 yield f"{record.key}: {counter} is {status.get(counter, 0)}, wanted {wanted}"
 

@@ -20,6 +20,7 @@ from typing import Any
 import anyio
 import attrs
 import structlog
+from anyio.abc import TaskGroup, TaskStatus
 
 from kcp.apis.semantics.facts import FACTS
 from kcp.base.clock import LoopClock, microseconds
@@ -50,7 +51,8 @@ LIMIT_STEPS = 20_000_000
 REST_WITHIN_S = 1800.0
 """How long after healing a cluster may take to come to rest: the longest backoff of a key is 1000 s."""
 QUIET_S = 30.0
-RESTART_STRETCH_S = BUCKET_S["restart"]
+RESTART_STRETCH_S, SILENCE_STRETCH_S = BUCKET_S["restart"], BUCKET_S["node-silent"]
+MAX_SILENCE_S = 180.0
 WITNESSED = ("pods", "replicasets.apps", "namespaces", "endpointslices.discovery.k8s.io")
 
 
@@ -116,6 +118,7 @@ class Simulation:
         with anyio.move_on_after(self.duration_s):
             async with anyio.create_task_group() as group:
                 group.start_soon(self._restarts, cluster)
+                group.start_soon(self._silences, cluster, group)
                 await play(user, self.operations, self.said)
                 await anyio.sleep_forever()
 
@@ -127,6 +130,32 @@ class Simulation:
                 await anyio.sleep_until(begun_s + share * RESTART_STRETCH_S)
                 cluster.restart(name)
             await anyio.sleep_until(begun_s + RESTART_STRETCH_S)
+
+    async def _silences(self, cluster: Cluster, group: TaskGroup) -> None:
+        """Nodes go silent for a while; every other time the machine goes down with all that runs on it."""
+        while True:
+            begun_s = self.clock.monotonic()
+            for name in sorted(cluster.fleet.agents) if cluster.fleet is not None else ():
+                share = self.faults.draw("node-silent", "node", name)
+                if share is not None:
+                    group.start_soon(self._silence, cluster, name, share)
+            await anyio.sleep_until(begun_s + SILENCE_STRETCH_S)
+
+    async def _silence(self, cluster: Cluster, name: str, share: float) -> None:
+        fleet = cluster.fleet
+        assert fleet is not None
+        if share < 0.5:
+            fleet.stop_node(name)
+        else:
+            fleet.power_off_node(name)
+        try:
+            await anyio.sleep(5 + share * MAX_SILENCE_S)
+        finally:
+            with anyio.CancelScope(shield=True):
+                if (
+                    cluster.fleet is fleet
+                ):  # else the fleet was restarted meanwhile, and all its nodes with it
+                    await fleet.start_node(name)
 
     async def _rest(self, cluster: Cluster) -> None:
         """Wait until nothing moves any more, then look."""
@@ -162,7 +191,7 @@ class Witness:
     since_rv: int = 0
     saw: list[tuple[str, int]] = attrs.field(factory=list)
 
-    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         page = await self.client.list(self.resource)
         self.since_rv = last = page.rv
         task_status.started()

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from kcp.apis.semantics import nodes as node_facts
 from kcp.apis.semantics import pods, taints
 from kcp.machinery import meta
-from kcp.machinery.labels import Selector
 from kcp.scheduler.pod_class import (
     BASE_RESOURCES,
     PodClass,
@@ -36,7 +35,7 @@ from kcp.scheduler.pod_class import (
     scheduling_volumes,
     shape_of,
 )
-from kcp.scheduler.terms import Bools, Counter, Domains, Ids, Ints, Matcher, Term
+from kcp.scheduler.terms import Bools, Counter, Domains, Group, Ids, Ints, Matcher, Term
 
 Json = dict[str, Any]
 Weigh = Callable[[PodClass], int]
@@ -552,13 +551,15 @@ class ClusterState:
 
         return self._matching_counter(("all", matchers), weigh)
 
-    def spreading(self, namespace: str, selector: Selector) -> Counter:
+    def spreading(self, group: Group) -> Counter:
         """Counts the pods of a namespace that match and are not being deleted."""
 
         def weigh(cls: PodClass) -> int:
-            return int(cls.namespace == namespace and not cls.terminating and selector.matches(cls.labels))
+            if cls.namespace != group.namespace or cls.terminating:
+                return 0
+            return int(group.selector.matches(cls.labels))
 
-        return self._matching_counter(("spread", namespace, selector), weigh)
+        return self._matching_counter(group, weigh)
 
     # --- what plugins ask about nodes ---
 
@@ -572,8 +573,10 @@ class ClusterState:
                 value = info.labels.get(key)
                 ids.append(-1 if value is None else numbers.setdefault(value, len(numbers)))
             array: Ids = np.array(ids, np.int32)
-            array[array < 0] = len(numbers)
-            found = self._domains[key] = Domains(array, len(numbers), tuple(numbers))
+            lacking = array < 0
+            array[lacking] = len(numbers)
+            found = Domains(array, len(numbers), tuple(numbers), bool(lacking.any()))
+            self._domains[key] = found
         return found
 
     def rows(self, rows: slice) -> list[NodeInfo]:

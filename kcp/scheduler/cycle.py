@@ -257,9 +257,11 @@ class Added:
 def total_scores(framework: Framework, cache: ClassCache, cycle: Cycle, feasible: NDArray[np.int64]) -> Ints:
     shape = framework.shape_cache(cycle.cls.shape)
     offset = cache.offset
-    totals: Ints = shape.score[feasible] + (offset if isinstance(offset, int) else offset[feasible])
+    count = len(feasible)
+    rows: Any = ALL if count == len(framework.state) else feasible
+    totals: Ints = shape.score[rows] + (offset if isinstance(offset, int) else offset[rows])
     for plugin, weight in framework.dynamic_scores(cache):
-        scores = plugin.scores(cycle, feasible)
+        scores = plugin.scores(cycle, rows, count)
         if scores is not None:
             totals = totals + weight * scores
     return totals

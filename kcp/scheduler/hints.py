@@ -158,7 +158,7 @@ def spread_changed(state: ClusterState, info: PodInfo, event: ClusterEvent) -> b
         return False
     constraints = cls.hard_spread
     return not constraints or any(
-        c.selector.matches(meta.labels(o)) for c in constraints for o in _both(event)
+        c.group.selector.matches(meta.labels(o)) for c in constraints for o in _both(event)
     )
 
 

@@ -15,10 +15,11 @@ import orjson
 from kcp.apis.semantics import affinity, pods, taints, topology, volumes
 from kcp.machinery import meta
 from kcp.machinery.labels import Selector, from_label_selector
-from kcp.scheduler.terms import Counter, Matcher, Term
+from kcp.scheduler.terms import Counter, Group, Matcher, Term
 
 Json = dict[str, Any]
 
+NOTHING = Selector((), True)
 BASE_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 _SPREADING_OWNERS = {
     ("v1", "ReplicationController"): "replicationcontrollers",
@@ -52,13 +53,12 @@ class Shape:
 
 @attrs.frozen(eq=False)
 class Constraint:
-    """A topology spread constraint with its selector compiled. `counts` is False for selectors that count no pod."""
+    """A topology spread constraint with its selector compiled. An empty selector counts no pod, but matches the pod itself."""
 
     key: str
     max_skew: int
     min_domains: int
-    selector: Selector
-    counts: bool
+    group: Group
     matches_self: bool
     honor_affinity: bool
     honor_taints: bool
@@ -197,18 +197,19 @@ def affinity_term(pod: Json, term: Json) -> Term:
     return Term(matcher, term.get("topologyKey", ""))
 
 
-def constraint_of(constraint: Json, labels: dict[str, str]) -> Constraint:
+def constraint_of(constraint: Json, namespace: str, labels: dict[str, str]) -> Constraint:
     selector = from_label_selector(topology.constraint_selector(constraint, labels))
-    return spread_constraint(constraint, selector, labels)
+    return spread_constraint(constraint, selector, namespace, labels)
 
 
-def spread_constraint(constraint: Json, selector: Selector, labels: dict[str, str]) -> Constraint:
+def spread_constraint(
+    constraint: Json, selector: Selector, namespace: str, labels: dict[str, str]
+) -> Constraint:
     return Constraint(
         key=constraint["topologyKey"],
         max_skew=int(constraint["maxSkew"]),
         min_domains=int(constraint.get("minDomains") or 1),
-        selector=selector,
-        counts=not selector.empty and not selector.nothing,
+        group=Group(namespace, NOTHING if selector.empty else selector),
         matches_self=selector.matches(labels),
         honor_affinity=constraint.get("nodeAffinityPolicy", "Honor") != "Ignore",
         honor_taints=constraint.get("nodeTaintsPolicy", "Ignore") == "Honor",
@@ -269,10 +270,14 @@ def parse_class(pod: Json, key: bytes, shape: Shape) -> PodClass:
         preferred_nodes=preferred,
         pinned=None if pinned is None else tuple(sorted(pinned)),
         hard_spread=tuple(
-            constraint_of(c, labels) for c in spread if c.get("whenUnsatisfiable") == "DoNotSchedule"
+            constraint_of(c, metadata.get("namespace", ""), labels)
+            for c in spread
+            if c.get("whenUnsatisfiable") == "DoNotSchedule"
         ),
         soft_spread=tuple(
-            constraint_of(c, labels) for c in spread if c.get("whenUnsatisfiable") == "ScheduleAnyway"
+            constraint_of(c, metadata.get("namespace", ""), labels)
+            for c in spread
+            if c.get("whenUnsatisfiable") == "ScheduleAnyway"
         ),
         has_spread=bool(spread),
         owner=_owner(metadata),

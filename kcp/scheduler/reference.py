@@ -387,9 +387,10 @@ def _default_constraints(world: World, pod: Json) -> list[Json]:
     merged: dict[str, str] = {}
     for service in world.services:
         wanted = service["spec"].get("selector")
-        if service["metadata"]["namespace"] == namespace and wanted is not None:
-            if all(_labels(pod).get(k) == v for k, v in wanted.items()):
-                merged.update(wanted)
+        if service["metadata"]["namespace"] != namespace or wanted is None:
+            continue
+        if all(_labels(pod).get(k) == v for k, v in wanted.items()):
+            merged.update(wanted)
     terms: list[Json] = [{"matchLabels": merged}]
     for reference in pod["metadata"].get("ownerReferences") or ():
         for owner in world.owners:

@@ -28,7 +28,7 @@ Bools = NDArray[np.bool_]
 Labels = Mapping[str, str]
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Matcher:
     """Pods whose namespace is listed, or whose namespace's labels match, and whose labels match."""
 
@@ -44,7 +44,7 @@ class Matcher:
         return self.selector.matches(labels)
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Term:
     matcher: Matcher
     key: str
@@ -52,11 +52,12 @@ class Term:
 
 @attrs.frozen(eq=False)
 class Domains:
-    """The values of one topology key: a number per node, `count` for nodes that lack the key."""
+    """The values of one topology key: a number per node, `count` for nodes that lack the key. `lacking`: some do."""
 
     ids: Ids
     count: int
     values: tuple[str, ...]
+    lacking: bool
 
 
 @attrs.frozen(eq=False)
@@ -77,6 +78,14 @@ class Sums:
         """The sum of each node's domain."""
         found: Ints = self.counts[self.domains.ids[rows]]
         return found
+
+
+@attrs.frozen(cache_hash=True)
+class Group:
+    """Pods of one namespace that a selector chooses: what spreading counts."""
+
+    namespace: str
+    selector: Selector
 
 
 class Counter:

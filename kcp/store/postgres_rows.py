@@ -27,17 +27,27 @@ Query = tuple[str, tuple[Any, ...]]
 """SQL with $1, $2 …, and its arguments."""
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_FLOAT = re.compile(rb"[:,\[]-?[0-9]+[.eE]|[:,\[]-0")
+_E_TO_DOT = bytes.maketrans(b"e", b".")
 _RAW = "$raw"
 
 
 def storable(body: bytes) -> tuple[str | None, bytes | None]:
     """(for the jsonb column, for body_raw): exactly what reading needs to give the same bytes."""
-    if _NUL.search(body):
+    if _has_nul(body):
         return None, body
-    if _FLOAT.search(body) and _normal_again(body) != body:
+    if _may_have_floats(body) and _normal_again(body) != body:
         return body.decode(), body
     return body.decode(), None
+
+
+def _has_nul(body: bytes) -> bool:
+    return b"\\u0000" in body and _NUL.search(body) is not None
+
+
+def _may_have_floats(compact: bytes) -> bool:
+    """Without digits and signs a float begins with a dot, wherever it stands; so do a few words in strings."""
+    folded = compact.translate(_E_TO_DOT, b"-0123456789")
+    return b'":.' in folded or b",." in folded or b"[." in folded
 
 
 def _normal_again(body: bytes) -> bytes:
@@ -58,7 +68,7 @@ def normal_body(text: str | None, raw: bytes | None) -> bytes | None:
 
 def storable_json(value: bytes) -> Any:
     """JSON that goes into a jsonb column without a raw sibling: wrapped when jsonb would refuse it."""
-    if _NUL.search(value):
+    if _has_nul(value):
         return {_RAW: base64.b64encode(value).decode()}
     return orjson.Fragment(value)
 

@@ -5,6 +5,7 @@ KCP_FUZZ_REQUESTS=20000 asks for more requests than a test run takes; a failure 
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from typing import Any
@@ -22,8 +23,12 @@ PER_CLUSTER = 50
 REQUESTS = int(os.environ.get("KCP_FUZZ_REQUESTS", "2000"))
 HANG_S = 90.0
 """Virtual seconds; a request may take its own deadline of 60."""
-LIKE_KUBERNETES = (b'"message":"target.', b'"message":"failed to create typed patch object')
-"""What Kubernetes, too, answers with a 500: a Binding without a target, an apply patch of wrong types."""
+LIKE_KUBERNETES = (
+    b'"message":"target.',
+    b'"message":"failed to create typed patch object',
+    b'"message":"list element types are not identical',
+)
+"""What Kubernetes, too, answers with a 500: a Binding without a target, patches whose types do not fit."""
 
 
 async def fire(door: Door, shot: Shot) -> Response:
@@ -61,7 +66,8 @@ def judge(shot: Shot, response: Response) -> None:
         for line in response.body.splitlines():
             assert set(json.loads(line)) == {"type", "object"}
         return
-    value = json.loads(response.body)
+    packed = response.header("content-encoding") == "gzip"
+    value = json.loads(gzip.decompress(response.body) if packed else response.body)
     assert isinstance(value, dict) and value, value
     if response.status >= 400:
         assert (value["kind"], value["status"], value["code"]) == ("Status", "Failure", response.status)

@@ -38,7 +38,10 @@ def bare() -> Json:
 
 
 def test_addresses_become_endpoints() -> None:
-    labels, annotations = {"tier": "back"}, {"note": "x", "endpoints.kubernetes.io/last-change-trigger-time": "t"}
+    labels, annotations = (
+        {"tier": "back"},
+        {"note": "x", "endpoints.kubernetes.io/last-change-trigger-time": "t"},
+    )
     hand = endpoints(subset("1.2.3.4", not_ready=("1.2.3.5",)), labels=labels, annotations=annotations)
     world = World(bare(), hand)
     world.plan(MIRRORING, KEY)

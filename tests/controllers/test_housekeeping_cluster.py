@@ -100,7 +100,7 @@ def test_a_quota_is_counted_for_what_is_there_and_follows_its_limits() -> None:
     async def check(cluster: Cluster, client: Client) -> None:
         await client.create("pods", pod("one", cpu="100m"), "default")
         await anyio.sleep(1)
-        quota = {
+        quota: Json = {
             "apiVersion": "v1",
             "kind": "ResourceQuota",
             "metadata": metadata("team"),
@@ -277,7 +277,10 @@ def test_an_aggregated_role_has_the_rules_of_its_parts() -> None:
         part = {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRole",
-            "metadata": {"name": "widgets", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+            "metadata": {
+                "name": "widgets",
+                "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"},
+            },
             "rules": [rule],
         }
         await client.create(roles, part)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kcp.controllers import effects as fx
 from kcp.controllers.job import CONTROLLER
+from kcp.controllers.job.controller import orphaned
 from kcp.controllers.job.state import FINALIZER
 from kcp.machinery import meta
 from kcp.machinery.errors import Forbidden, InternalError
@@ -494,7 +497,8 @@ def test_orphans_with_the_finalizer_are_freed_unless_a_job_wants_them() -> None:
     (one,) = world.all("pods")
     bare = {k: v for k, v in one["metadata"].items() if k != "ownerReferences"}
     orphan = world.put({**one, "metadata": bare})
-    keys = CONTROLLER.watches["pods"].orphans(one, orphan, world.view(CONTROLLER))  # type: ignore[union-attr,misc]
+    readers: Any = world.view(CONTROLLER)
+    keys = orphaned(one, orphan, readers)
     assert keys == [KEY, f"pod:{meta.key_of(one)}"]
     assert not writes(world.plan(CONTROLLER, keys[1]))
     del world.objects[RESOURCE][KEY]
@@ -524,3 +528,42 @@ def test_a_job_that_is_deleted_lets_its_pods_go() -> None:
     effects = world.plan(CONTROLLER, KEY)
     assert not made(effects)
     assert not any(meta.finalizers(pod) for pod in world.all("pods"))
+
+
+# -- the law of counting -----------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["plan", "succeed", "fail", "delete"]), st.integers(0, 9), st.booleans()),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS, st.sampled_from(["NonIndexed", "Indexed"]), st.sampled_from([fx.Patch, fx.Status, fx.Create]))
+def test_no_pod_is_lost_or_counted_twice_whatever_fails(
+    steps: list[tuple[str, int, bool]], mode: str, lossy: type
+) -> None:
+    world = World(served_job("work", completions=8, parallelism=4, completionMode=mode, backoffLimit=10**6))
+    ended: dict[str, set[str]] = {"succeed": set(), "fail": set(), "delete": set()}
+    for action, number, loses in steps:
+        world.sleep(600)
+        running = [p for p in world.all("pods") if (p.get("status") or {}).get("phase") == "Running"]
+        if action == "plan" or not running:
+            world.fail = {lossy: InternalError("lost")} if loses else {}
+            world.plan(CONTROLLER, KEY)
+            world.fail = {}
+            run_new(world)
+        else:
+            one = running[number % len(running)]
+            ended[action].add(meta.uid(one))
+            if action == "delete":
+                start_deleting(world, {**one, "status": {**one["status"], "phase": "Failed"}})
+            else:
+                end(world, one, 1 if action == "fail" else 0)
+    for _ in range(6):
+        world.sleep(600)
+        world.plan(CONTROLLER, KEY)
+    found = status(world)
+    assert found.get("succeeded", 0) == len(ended["succeed"])
+    assert found.get("failed", 0) == len(ended["fail"]) + len(ended["delete"])
+    assert found["uncountedTerminatedPods"] == {}

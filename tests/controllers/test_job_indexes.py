@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ def test_merging_is_union(one: set[int], other: set[int]) -> None:
     merged = indexes.merge(indexes.of_numbers(one), indexes.of_numbers(other))
     assert as_set(merged) == one | other
     assert indexes.total(merged) == len(one | other)
-    assert all(a[1] + 1 < b[0] for a, b in zip(merged, merged[1:], strict=False))
+    assert all(a[1] + 1 < b[0] for a, b in pairwise(merged))
 
 
 @given(numbers, st.integers(0, 60))

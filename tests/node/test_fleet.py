@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 
 import anyio
+import attrs
 import pytest
 
 from kcp.base.clock import LoopClock
 from kcp.base.entropy import SeededEntropy
 from kcp.base.loop import run_deterministic
+from kcp.client.transport import Transport, Unreachable
 from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
 from kcp.node.fleet import NodeSpec
 from kcp.store.open import open_store
+from kcp.wire.http import Request, Response
 from tests.node.support import Json, Nodes, condition, fleet_of, main, simple_pod, state, with_nodes
 
 LEASES = "leases.coordination.k8s.io"
@@ -148,6 +151,41 @@ def test_a_power_cut_restarts_the_containers() -> None:
         text = "Pod sandbox changed, it will be killed and re-created."
         assert ("Normal", "SandboxChanged", text) in await nodes.events("web")
         assert len(pod["status"]["podIPs"]) == 1
+        boot = (await nodes.client.get("nodes", "node-1"))["status"]["nodeInfo"]["bootID"]
+        text = f"Node node-1 has been rebooted, boot id: {boot}"
+        assert ("Warning", "Rebooted", text) in await nodes.events("node-1")
+
+    with_nodes(check)
+
+
+@attrs.define
+class Cut:
+    """A transport that can be cut off."""
+
+    inner: Transport
+    in_process: bool = True
+    cut: bool = True
+
+    async def request(self, request: Request, timeout_s: float) -> Response:
+        if self.cut:
+            raise Unreachable("dial tcp: connection refused")
+        return await self.inner.request(request, timeout_s)
+
+    async def close(self) -> None: ...
+
+
+def test_a_cut_network_delays_writes_but_loses_none() -> None:
+    async def check(nodes: Nodes) -> None:
+        client = nodes.fleet.agents["node-1"].client
+        cut = Cut(client.transport)
+        client.transport = cut
+        pod = await nodes.run(simple_pod(), settle_s=15)
+        assert pod["status"]["phase"] == "Pending"
+        silent = (await lease(nodes))["spec"]["renewTime"]
+        cut.cut = False
+        await anyio.sleep(15)
+        assert (await nodes.pod("web"))["status"]["phase"] == "Running"
+        assert (await lease(nodes))["spec"]["renewTime"] > silent
 
     with_nodes(check)
 

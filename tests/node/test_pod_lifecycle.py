@@ -370,6 +370,33 @@ def test_an_image_that_cannot_be_pulled() -> None:
     with_nodes(check)
 
 
+def test_a_busy_neighbour_does_not_hurry_a_container_in_back_off() -> None:
+    async def check(nodes: Nodes) -> None:
+        probe = {"tcpSocket": {"port": 80}, "periodSeconds": 1}
+        containers = [
+            main(name="fine", readinessProbe=probe),
+            {"name": "main", "image": "invalid.test/none:1"},
+        ]
+        notes = {"sim.kcp/readiness.fine": "fail"}
+        pod = await nodes.run(simple_pod(annotations=notes, containers=containers), settle_s=9)
+        assert state(pod)["state"]["waiting"]["reason"] == "ImagePullBackOff"
+        found = (await nodes.client.list("events")).items
+        assert [e["count"] for e in found if e["reason"] == "BackOff"] == [1]
+
+    with_nodes(check)
+
+
+def test_a_corrected_image_is_tried_at_once() -> None:
+    async def check(nodes: Nodes) -> None:
+        await nodes.run(simple_pod(containers=[{"name": "main", "image": "invalid.test/none:1"}]), settle_s=5)
+        patch = {"spec": {"containers": [{"name": "main", "image": "registry.example/app:1"}]}}
+        await nodes.client.patch("pods", "web", patch, "strategic", "default")
+        await anyio.sleep(1)
+        assert (await nodes.pod("web"))["status"]["phase"] == "Running"
+
+    with_nodes(check)
+
+
 def test_a_pull_that_fails_twice_succeeds_the_third_time() -> None:
     async def check(nodes: Nodes) -> None:
         pod = await nodes.run(simple_pod(annotations={"sim.kcp/pull.main": "fail*2"}), settle_s=9)
@@ -606,5 +633,18 @@ def test_logs_of_a_container_that_never_ran() -> None:
             nodes.fleet.logs(pod, "main", {})
         with pytest.raises(Exception, match='previous terminated container "init" in pod "web" not found'):
             nodes.fleet.logs(pod, "init", {"previous": "true"})
+
+    with_nodes(check)
+
+
+@pytest.mark.parametrize(("kind", "phase"), [("Job", "Succeeded"), ("ReplicaSet", "Running")])
+def test_what_is_not_understood_ends_for_a_job_and_runs_for_others(kind: str, phase: str) -> None:
+    async def check(nodes: Nodes) -> None:
+        pod = simple_pod(
+            initContainers=[main(name="setup")], restartPolicy="Never" if kind == "Job" else "Always"
+        )
+        owner = {"apiVersion": "x/v1", "kind": kind, "name": "o", "uid": "o", "controller": True}
+        pod["metadata"]["ownerReferences"] = [owner]
+        assert (await nodes.run(pod, settle_s=3))["status"]["phase"] == phase
 
     with_nodes(check)

@@ -133,7 +133,7 @@ def test_only_reading(story: Daemon) -> None:
         done = story.kcp("sql", statement)
         assert done.returncode == 1 and "Traceback" not in done.stderr, statement
         assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
-    wrong = story.kcp("sql", "SELECT nothing FROM nowhere")
+    wrong = story.kcp("sql", "SELECT x FROM nowhere")
     assert (wrong.returncode, wrong.stderr) == (1, "Error: no such table: nowhere\n")
 
 

@@ -27,9 +27,9 @@ def in_cluster(test: Callable[[Cluster, Client], Awaitable[None]], seed: int = 1
         store = open_store("memory:", clock=clock, inline=True, entropy=entropy.stream("store"))
         record = store.record
 
-        def note(row: Any) -> None:
-            decisions.append(row)
-            record(row)
+        def note(entry: Any) -> None:
+            decisions.append(entry)
+            record(entry)
 
         store.record = note  # type: ignore[method-assign]
         cluster = Cluster.build(store, clock, entropy, ClusterOptions(**options))

@@ -12,7 +12,9 @@ from tests.support.planning import World
 Json = dict[str, Any]
 
 
-def set_status(world: World, pod: Json, phase: str, *, ready: bool = False, exit_code: int | None = None) -> None:
+def set_status(
+    world: World, pod: Json, phase: str, *, ready: bool = False, exit_code: int | None = None
+) -> None:
     stamp = format_time(world.now)
     status: Json = {
         "phase": phase,
@@ -37,9 +39,7 @@ def run_new(world: World, *, ready: bool = True) -> int:
     return len(fresh)
 
 
-def end_running(
-    world: World, code: int, which: Callable[[Json], bool] = lambda pod: True
-) -> int:
+def end_running(world: World, code: int, which: Callable[[Json], bool] = lambda pod: True) -> int:
     """Pods that have not ended yet end with that exit code; how many did."""
     living = [
         pod

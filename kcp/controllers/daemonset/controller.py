@@ -148,7 +148,7 @@ CONTROLLER = Controller(
     watches={
         "daemonsets": Self(RESOURCE),
         "pods": Owned("pods", "DaemonSet", "apps", orphans=adopting),
-        "revisions": Owned(history.RESOURCE, "DaemonSet", "apps", orphans=adopting),
+        "revisions": history.watched("DaemonSet", adopting),
         "nodes": Fan("nodes", keys=concerned),
     },
     workers=2,

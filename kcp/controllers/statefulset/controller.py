@@ -126,7 +126,7 @@ CONTROLLER = Controller(
     watches={
         "statefulsets": Self(RESOURCE),
         "pods": Owned("pods", "StatefulSet", "apps", orphans=adopting),
-        "revisions": Owned(history.RESOURCE, "StatefulSet", "apps", orphans=adopting),
+        "revisions": history.watched("StatefulSet", adopting),
         "claims": Fan("persistentvolumeclaims", keys=freed),
     },
 )

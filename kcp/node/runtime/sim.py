@@ -9,7 +9,7 @@ Nothing is kept over a restart of the process: `restore` takes a pod's container
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -49,6 +49,8 @@ Json = dict[str, Any]
 SCHEME = "sim"
 JOB_RUN_S = 1.0
 TERMINATED_BY_TERM, TERMINATED_BY_KILL = 143, 137
+Programs = Callable[[ContainerConfig], program.Program]
+"""Decides what a container does; where stages of another simulator can be put in."""
 MAX_DEAD = 2
 """Dead containers kept per name: the last one is what lastState and `logs --previous` tell of."""
 
@@ -124,11 +126,32 @@ def unreachable_registry(name: str) -> str:
     )
 
 
+def default_program(config: ContainerConfig) -> program.Program:
+    """What the container's command does; a guess that lets its pod get on where it is not known."""
+    container = config.container
+    does = program.interpret((*(container.get("command") or ()), *(container.get("args") or ())))
+    if does.known or does.runs_s is not None:
+        return does
+    if config.field == "initContainers" and container.get("restartPolicy") != "Always":
+        return attrs.evolve(does, runs_s=0.0)
+    owner = meta.controller_of(config.pod)
+    if owner is not None and owner.get("kind") == "Job" and config.field == "containers":
+        return attrs.evolve(does, runs_s=JOB_RUN_S)
+    return does
+
+
 class SimRuntime:
     """The runtime of one node. Everything happens in the step of the caller or of the timers."""
 
     def __init__(
-        self, *, host_ip: str, addresses: AddressPool, timers: Timers, clock: Clock, entropy: Entropy
+        self,
+        *,
+        host_ip: str,
+        addresses: AddressPool,
+        timers: Timers,
+        clock: Clock,
+        entropy: Entropy,
+        programs: Programs | None = None,
     ) -> None:
         self.scheme = SCHEME
         self.caps = RuntimeCaps(instant=True, remembers=False, deterministic=True)
@@ -137,11 +160,12 @@ class SimRuntime:
         self._timers = timers
         self._clock = clock
         self._entropy = entropy
+        self._programs = programs or default_program
         self._pods: dict[str, SimPod] = {}
         self._sandbox_pods: dict[str, SimPod] = {}
         self._containers: dict[str, tuple[SimPod, SimContainer]] = {}
         self._images: dict[str, Image] = {}
-        self._pulling: dict[str, float] = {}
+        self._under_way: dict[str, float] = {}
         self._sinks: list[Sink] = []
 
     async def version(self) -> Version:
@@ -212,6 +236,8 @@ class SimRuntime:
             for container in pod.containers:
                 self._containers.pop(container.id, None)
             self._pods.pop(pod.uid, None)
+            for key in [key for key in self._under_way if key.startswith(pod.uid)]:
+                del self._under_way[key]
 
     async def pod_status(self, uid: str) -> PodStatus:
         pod = self._pods.get(uid)
@@ -268,7 +294,7 @@ class SimRuntime:
     def _plan_end(self, pod: SimPod, container: SimContainer) -> None:
         """Arrange how it ends by itself; a program without a duration is over at once."""
         config = container.config
-        does = self._program(config)
+        does = self._programs(config)
         container.output, container.handles_term = does.output, not does.known
         end = pod.faults.end(config.container["name"]) if pod.faults is not None else None
         if end is None and does.runs_s is not None:
@@ -281,19 +307,6 @@ class SimRuntime:
             self._exit(container, end.exit_code, reason)
             return
         container.ending = self._timers.at(due_s, lambda: self._end(pod, container, end.exit_code, reason))
-
-    @staticmethod
-    def _program(config: ContainerConfig) -> program.Program:
-        container = config.container
-        does = program.interpret((*(container.get("command") or ()), *(container.get("args") or ())))
-        if does.known or does.runs_s is not None:
-            return does
-        if config.field == "initContainers" and container.get("restartPolicy") != "Always":
-            return attrs.evolve(does, runs_s=0.0)
-        owner = meta.controller_of(config.pod)
-        if owner is not None and owner.get("kind") == "Job" and config.field == "containers":
-            return attrs.evolve(does, runs_s=JOB_RUN_S)
-        return does
 
     def _end(self, pod: SimPod, container: SimContainer, exit_code: int, reason: str) -> None:
         if container.state != "exited":
@@ -389,18 +402,18 @@ class SimRuntime:
         """Act a fault of a call: refuse it, or let it go on for a while."""
         assert pod.faults is not None
         key, now_s = f"{pod.uid}/{what}/{container}", self._clock.monotonic()
-        until_s = self._pulling.get(key)
+        until_s = self._under_way.get(key)
         if until_s is not None:
             if now_s < until_s:
                 raise NotYet(until_s - now_s)
-            del self._pulling[key]
+            del self._under_way[key]
             return
         trouble = pod.faults.trouble(what, container)
         if trouble is None:
             return
         if trouble.fails:
             raise RuntimeFailure(text)
-        self._pulling[key] = now_s + trouble.takes_s
+        self._under_way[key] = now_s + trouble.takes_s
         raise NotYet(trouble.takes_s)
 
     # -- images and logs ------------------------------------------------------------------------------

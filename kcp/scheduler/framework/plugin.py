@@ -29,6 +29,12 @@ Rows = Any
 
 MAX_SCORE = 100
 ALL: Rows = slice(None)
+"""Every node."""
+
+
+def how_many(state: ClusterState, rows: Rows) -> int:
+    """Number of nodes that `rows`, all of them or a slice of one, means."""
+    return len(state) if rows is ALL else int(rows.stop - rows.start)
 
 
 def codes_where(failing: Bools, code: int = 1) -> Codes:
@@ -100,6 +106,6 @@ class StaticScore(Plugin, Protocol):
 
 
 class Score(Plugin, Protocol):
-    def scores(self, cycle: Cycle, feasible: NDArray[np.int64]) -> Ints | None:
-        """0..100 for each feasible node, normalised; None: the plugin skips and adds nothing."""
+    def scores(self, cycle: Cycle, feasible: Rows, count: int) -> Ints | None:
+        """0..100 for each of the `count` feasible nodes, normalised; None: the plugin skips and adds nothing."""
         ...

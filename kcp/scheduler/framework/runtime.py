@@ -139,6 +139,10 @@ class Framework:
         self.plugins = plugins
         self.preemption = preemption
         self.defaults: dict[int, tuple[int, Any]] = {}
+        self._always_scored = [(p, w) for p, w in plugins.scores if not hasattr(p, "static_score")]
+        self._dynamic_filters: list[Any] = [
+            p for p in plugins.filters if p is not plugins.fit and not hasattr(p, "static_codes")
+        ]
         self._epoch = -1
         self._memory: dict[Any, Any] = {}
         self._classes: dict[int, ClassCache] = {}
@@ -227,5 +231,4 @@ class Framework:
 
     def dynamic_scores(self, cache: ClassCache) -> Sequence[tuple[Score, int]]:
         """The score plugins that must look at the feasible nodes together."""
-        others = [(p, w) for p, w in self.plugins.scores if not hasattr(p, "static_score")]
-        return [*cache.normalized, *others]
+        return [*cache.normalized, *self._always_scored]

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, Rows
+from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, Rows, how_many
 from kcp.scheduler.framework.status import UNRESOLVABLE, UNSCHEDULABLE
 from kcp.scheduler.pod_class import PodClass
 from kcp.scheduler.terms import Bools, Counter, Ints, Sums, Term
@@ -38,7 +37,7 @@ class InterPodAffinity:
 
     def codes(self, cycle: Cycle, rows: Rows) -> Codes:
         cls = cycle.cls
-        codes = np.zeros(len(cycle.state.rows(rows)), np.int8)
+        codes = np.zeros(how_many(cycle.state, rows), np.int8)
         for failing, code in (
             (_repelled_by_others(cycle, rows), 3),
             (_near_what_it_avoids(cycle, rows), 2),
@@ -59,11 +58,11 @@ class InterPodAffinity:
     def _weight(self, kind: str) -> int:
         return {"preferred": 1, "hard": self._hard_weight, "anti": 0}[kind]
 
-    def scores(self, cycle: Cycle, feasible: NDArray[np.int64]) -> Ints | None:
+    def scores(self, cycle: Cycle, feasible: Rows, count: int) -> Ints | None:
         cls = cycle.cls
         if not self.scores_active(cls):
             return None
-        raw = np.zeros(len(feasible), np.int64)
+        raw = np.zeros(count, np.int64)
         for term, weight in cls.preferred:
             counter = cycle.state.matching_all((term.matcher,))
             if counter.node.any():
@@ -74,7 +73,7 @@ class InterPodAffinity:
                 raw += factor * _summed(cycle, counter, term.key).of_nodes(feasible)
         lowest, highest = int(raw.min()), int(raw.max())
         if lowest == highest:
-            return np.zeros(len(feasible), np.int64)
+            return np.zeros(count, np.int64)
         scaled: Ints = (MAX_SCORE * ((raw - lowest) / float(highest - lowest))).astype(np.int64)
         return scaled
 
@@ -116,7 +115,7 @@ def _far_from_what_it_needs(cycle: Cycle, rows: Rows) -> Bools:
     matchers = tuple(term.matcher for term in cls.required)
     counter = state.matching_all(matchers)
     sums = [_summed(cycle, counter, term.key) for term in cls.required]
-    lacking: Bools = np.zeros(len(state.rows(rows)), np.bool_)
+    lacking: Bools = np.zeros(how_many(state, rows), np.bool_)
     for each in sums:
         lacking |= each.domains.ids[rows] == each.domains.count
     if not any(each.counts.any() for each in sums) and _matches_itself(cycle, cls.required):

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kcp.apis.semantics import affinity
-from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, Rejected, codes_where
+from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, Rejected, Rows, codes_where
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.framework.status import UNRESOLVABLE
 from kcp.scheduler.pod_class import PodClass
@@ -51,7 +50,7 @@ class NodeAffinity:
     def static_score(self, framework: Framework, cls: PodClass) -> Ints | int | None:
         return None if cls.preferred_nodes or self._preferred else 0
 
-    def scores(self, cycle: Cycle, feasible: NDArray[np.int64]) -> Ints | None:
+    def scores(self, cycle: Cycle, feasible: Rows, count: int) -> Ints | None:
         if not cycle.cls.preferred_nodes and not self._preferred:
             return None
         raw = self._weights(cycle.framework, cycle.cls)[feasible]

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from kcp.apis.semantics import topology
 from kcp.machinery.labels import Requirement, Selector, from_label_selector, from_set
 from kcp.scheduler.cluster_state import ClusterState
-from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, Rows
+from kcp.scheduler.framework.plugin import ALL, MAX_SCORE, Codes, Cycle, Reasons, Rows
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.framework.status import UNRESOLVABLE, UNSCHEDULABLE
 from kcp.scheduler.plugins.node_affinity import selected_nodes
 from kcp.scheduler.plugins.taint_toleration import untolerated
 from kcp.scheduler.pod_class import Constraint, PodClass, spread_constraint
-from kcp.scheduler.terms import Bools, Ints, Sums
+from kcp.scheduler.terms import Bools, Domains, Ids, Ints, Sums
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -72,7 +72,10 @@ class PodTopologySpread:
         selector = default_selector(state, cls) if self._defaults else Selector()
         if selector.empty:
             return Constraints((), (), not self._system)
-        made = [(c["whenUnsatisfiable"], spread_constraint(c, selector, cls.labels)) for c in self._defaults]
+        made = [
+            (c["whenUnsatisfiable"], spread_constraint(c, selector, cls.namespace, cls.labels))
+            for c in self._defaults
+        ]
         hard = tuple(c for when, c in made if when == "DoNotSchedule")
         soft = tuple(c for when, c in made if when == "ScheduleAnyway")
         return Constraints(hard, soft, not self._system)
@@ -102,18 +105,20 @@ class PodTopologySpread:
 
     # --- soft constraints ---
 
-    def scores(self, cycle: Cycle, feasible: NDArray[np.int64]) -> Ints | None:
+    def scores(self, cycle: Cycle, feasible: Rows, count: int) -> Ints | None:
         framework, cls = cycle.framework, cycle.cls
         constraints = self.constraints(framework, cls)
         soft = constraints.soft
         if not soft:
             return None
-        ignored = _ignored(framework.state, soft, feasible) if constraints.require_keys else None
-        raw = np.zeros(len(feasible), np.float64)
-        kept = len(feasible) - (int(ignored.sum()) if ignored is not None else 0)
+        ignored = _ignored(framework.state, soft, feasible, count) if constraints.require_keys else None
+        kept = count - (int(ignored.sum()) if ignored is not None else 0)
         keys = tuple(c.key for c in soft) if constraints.require_keys else ()
+        raw: Floats | None = None
         for constraint in soft:
-            raw += _soft_score(framework, cls, constraint, keys, feasible, ignored, kept)
+            score = _soft_score(framework, cls, constraint, keys, feasible, ignored, kept)
+            raw = score if raw is None else raw + score
+        assert raw is not None
         return _normalized(_rounded(raw), ignored)
 
 
@@ -169,12 +174,8 @@ def _eligible(
 def _counted(framework: Framework, cls: PodClass, constraint: Constraint, keys: tuple[str, ...]) -> Sums:
     state = framework.state
     name, mask = _eligible(framework, cls, constraint, keys)
-    selector = constraint.selector if constraint.counts else _NOTHING
-    counter = state.spreading(cls.namespace, selector)
+    counter = state.spreading(constraint.group)
     return counter.summed((constraint.key, name), state.domains(constraint.key), mask)
-
-
-_NOTHING = Selector((), True)
 
 
 def _least(constraint: Constraint, sums: Sums) -> int:
@@ -185,13 +186,15 @@ def _least(constraint: Constraint, sums: Sums) -> int:
     return int(counts.min())
 
 
-def _ignored(state: ClusterState, soft: Sequence[Constraint], feasible: Any) -> Bools | None:
+def _ignored(state: ClusterState, soft: Sequence[Constraint], feasible: Rows, count: int) -> Bools | None:
     """Feasible nodes that lack one of the keys; None when all have all."""
-    lacking = np.zeros(len(feasible), np.bool_)
+    lacking: Bools | None = None
     for constraint in soft:
         domains = state.domains(constraint.key)
-        lacking |= domains.ids[feasible] == domains.count
-    return lacking if lacking.any() else None
+        if domains.lacking:
+            there = domains.ids[feasible] == domains.count
+            lacking = there if lacking is None else lacking | there
+    return lacking if lacking is not None and lacking.any() else None
 
 
 def _soft_score(
@@ -199,31 +202,41 @@ def _soft_score(
     cls: PodClass,
     constraint: Constraint,
     keys: tuple[str, ...],
-    feasible: NDArray[np.int64],
+    feasible: Rows,
     ignored: Bools | None,
     kept: int,
 ) -> Floats:
+    """`count * ln(size + 2) + maxSkew - 1`; 0 for nodes without the key. On host names each node counts itself."""
     state = framework.state
     domains = state.domains(constraint.key)
-    ids = domains.ids[feasible]
+    base = float(constraint.max_skew - 1)
+    score: Floats
     if constraint.key == topology.HOSTNAME:
-        selector = constraint.selector if constraint.counts else _NOTHING
-        counts = state.spreading(cls.namespace, selector).node[feasible]
-        size = kept
-    else:
-        counts = _counted(framework, cls, constraint, keys).counts[ids]
-        scored = ids if ignored is None else ids[~ignored]
-        size = int(np.count_nonzero(np.bincount(scored, minlength=1)))
-    score = counts * math.log(size + 2) + float(constraint.max_skew - 1)
-    there: Floats = np.where(ids < domains.count, score, 0.0)
-    return there
+        counts = state.spreading(constraint.group).node[feasible]
+        score = np.multiply(counts, math.log(kept + 2), dtype=np.float64) + base
+        return np.where(domains.ids[feasible] < domains.count, score, 0.0) if domains.lacking else score
+    ids = domains.ids[feasible]
+    size = _domains_in_play(domains, ids, feasible, ignored)
+    counted = _counted(framework, cls, constraint, keys).counts
+    by_domain: Floats = np.multiply(counted, math.log(size + 2), dtype=np.float64) + base
+    by_domain[domains.count] = 0.0
+    score = by_domain[ids]
+    return score
+
+
+def _domains_in_play(domains: Domains, ids: Ids, feasible: Rows, ignored: Bools | None) -> int:
+    """How many values the key has on the nodes that are scored; to lack it is a value too."""
+    if feasible is ALL and ignored is None:
+        return domains.count + domains.lacking
+    scored = ids if ignored is None else ids[~ignored]
+    return int(np.count_nonzero(np.bincount(scored, minlength=1)))
 
 
 def _rounded(raw: Floats) -> Ints:
     """Half away from zero, as Go's math.Round; the values are not negative."""
-    whole = np.floor(raw)
-    rounded: Ints = (whole + (raw - whole >= 0.5)).astype(np.int64)
-    return rounded
+    whole: Ints = raw.astype(np.int64)
+    whole += raw - whole >= 0.5
+    return whole
 
 
 def _normalized(scores: Ints, ignored: Bools | None) -> Ints:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kcp.apis.semantics import taints
-from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, codes_where
+from kcp.scheduler.framework.plugin import MAX_SCORE, Codes, Cycle, Reasons, Rows, codes_where
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.framework.status import UNRESOLVABLE
 from kcp.scheduler.pod_class import PodClass
@@ -30,14 +29,14 @@ class TaintToleration:
         """Without an intolerable PreferNoSchedule taint anywhere every node gets 100."""
         return MAX_SCORE if _intolerable(framework, cls) is None else None
 
-    def scores(self, cycle: Cycle, feasible: NDArray[np.int64]) -> Ints | None:
+    def scores(self, cycle: Cycle, feasible: Rows, count: int) -> Ints | None:
         counts = _intolerable(cycle.framework, cycle.cls)
         if counts is None:
-            return np.full(len(feasible), MAX_SCORE, np.int64)
+            return np.full(count, MAX_SCORE, np.int64)
         raw = counts[feasible]
         highest = int(raw.max())
         if highest == 0:
-            return np.full(len(feasible), MAX_SCORE, np.int64)
+            return np.full(count, MAX_SCORE, np.int64)
         scaled: Ints = MAX_SCORE - MAX_SCORE * raw // highest
         return scaled
 
