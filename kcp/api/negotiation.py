@@ -7,7 +7,7 @@ Source: k8s v1.36 apiserver/pkg/endpoints/handlers/negotiation, apiserver/pkg/en
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -32,6 +32,8 @@ ACCEPTED = (JSON_TYPE, YAML_TYPE, "application/vnd.kubernetes.protobuf")
 STREAMED = ("application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch")
 REVISION_HEADER = "x-kcp-revision"
 """The store's revision of a write, so that clients can wait for their own writes."""
+PIECE_BYTES = 256 * 1024
+"""What a watch hands to its connection at once, at most about."""
 
 _CONTENT_TYPES = {"json": JSON_TYPE, "yaml": YAML_TYPE}
 _CONVERTED = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")

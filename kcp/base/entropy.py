@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import random
 import secrets
-import uuid
 from collections.abc import MutableSequence
 from typing import Any, Protocol
 
@@ -49,8 +48,14 @@ class Entropy(Protocol):
         ...
 
 
+_UUID4_BITS = 4 << 76 | 2 << 62
+_RANDOM_BITS = ~(0xF << 76 | 3 << 62)
+
+
 def _uuid4(bits: int) -> str:
-    return str(uuid.UUID(int=bits, version=4))
+    """128 random bits as a version 4 UUID."""
+    text = f"{bits & _RANDOM_BITS | _UUID4_BITS:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 @attrs.define

@@ -8,9 +8,11 @@ Source: k8s v1.36 pkg/controller/history/controller_history.go.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from kcp.apis.core.podspec import default_template
 from kcp.apis.semantics import workloads
 from kcp.controllers import effects as fx
 from kcp.controllers.sources import Fan, Mapper
@@ -36,6 +38,25 @@ def template_of(revision: Json) -> Json:
 def holds(revision: Json, template: Json) -> bool:
     """Whether the revision stands for this template."""
     return _bare(template_of(revision)) == _bare(template)
+
+
+def holding(revisions: Sequence[Json], template: Json) -> list[Json]:
+    """The revisions that stand for this template, in their order.
+
+    If none does as it is written, those count that do once defaults are filled in: a server that learned to default
+    one more field must not roll everything out anew.
+    """
+    exact = [revision for revision in revisions if holds(revision, template)]
+    if exact or not revisions:
+        return exact
+    wanted = _defaulted(template)
+    return [revision for revision in revisions if _defaulted(template_of(revision)) == wanted]
+
+
+def _defaulted(template: Json) -> Json:
+    holder = {"template": copy.deepcopy(_bare(template))}
+    default_template(holder)
+    return holder["template"]
 
 
 def _bare(template: Json) -> Json:

@@ -21,7 +21,7 @@ from kcp.machinery.errors import Conflict, NotFound
 from kcp.machinery.gvk import GroupVersion, group_resource
 from kcp.machinery.intstr import scaled_value
 from kcp.machinery.labels import SelectorError, from_label_selector
-from kcp.machinery.times import parse_time
+from kcp.machinery.times import format_time, parse_time
 
 Json = dict[str, Any]
 Steps = Generator[fx.Effect, fx.Outcome, None]
@@ -35,6 +35,8 @@ UNMANAGED = (
     "the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please "
     'set ".spec.minAvailable" field of the PDB to an integer value.'
 )
+BY_KUBELET = "TerminationByKubelet"
+"""A kubelet may take long to end a pod that it marked: that mark never gets stale."""
 NO_SUCH_ENDPOINT = "could not find the requested resource"
 
 SCALED: Mapping[tuple[str, str], str] = {
@@ -250,7 +252,7 @@ def _overlaps(budget: Json, selected: Sequence[Json]) -> bool:
 
 
 def _fail_safe(budget: Json, why: str, now: datetime) -> Steps:
-    """Nothing may be evicted while nobody knows what for; come back soon."""
+    """Nothing may be evicted while nobody can say what that would leave."""
     status = {"disruptionsAllowed": 0, **(budget.get("status") or {})}
     condition = {
         "type": "DisruptionAllowed",
@@ -264,7 +266,6 @@ def _fail_safe(budget: Json, why: str, now: datetime) -> Steps:
     for count in ("currentHealthy", "desiredHealthy", "expectedPods"):
         status.setdefault(count, 0)
     yield fx.Status(BUDGETS, budget, status)
-    yield fx.RequeueAfter(30.0)
 
 
 def selector_text(selector: Json | None) -> str:
@@ -290,20 +291,17 @@ def _clear_stale_condition(pod: Json | None, now: datetime) -> Steps:
     if left_s > 0:
         yield fx.RequeueAfter(left_s)
         return
-    condition: Json = {"type": "DisruptionTarget", "status": "False"}
-    if generation := meta.generation(pod):
-        condition["observedGeneration"] = generation
-    conditions = [c for c in pod["status"]["conditions"] if c["type"] != "DisruptionTarget"]
-    old = pod_facts.condition(pod, "DisruptionTarget") or {}
-    kept = {k: v for k, v in old.items() if k == "lastProbeTime"}
-    new = meta.set_condition([], {**kept, **condition}, now)
-    yield fx.Status("pods", pod, {**pod["status"], "conditions": [*conditions, *new]})
+    cleared = {"type": "DisruptionTarget", "status": "False", "lastTransitionTime": format_time(now)}
+    conditions = [cleared if c["type"] == "DisruptionTarget" else c for c in pod["status"]["conditions"]]
+    yield fx.Status("pods", pod, {**pod["status"], "conditions": conditions})
 
 
 def _stale_in(pod: Json, now: datetime) -> float | None:
     """Seconds until the pod's DisruptionTarget condition is stale; None when it has none to speak of."""
     entry = pod_facts.condition(pod, "DisruptionTarget")
     if entry is None or entry.get("status") != "True" or not pod_facts.is_active(pod):
+        return None
+    if entry.get("reason") == BY_KUBELET:
         return None
     since = entry.get("lastTransitionTime")
     return (parse_time(since) + STALE_CONDITION - now).total_seconds() if since else 0.0

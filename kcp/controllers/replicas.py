@@ -112,6 +112,8 @@ def create_each(
     owner: Json, pods: Sequence[Json]
 ) -> Generator[fx.Effect, fx.Outcome, tuple[list[Json], ApiError | None]]:
     """Create these pods in slow-start batches, with the owner's events; what was made and the first error, if any."""
+    if not pods:
+        return [], None
     namespace = meta.namespace(owner)
     outcome = yield fx.All([fx.Create("pods", namespace, pod) for pod in pods], slow_start=True)
     failure: ApiError | None = None
@@ -128,6 +130,8 @@ def create_each(
 
 def delete_pods(owner: Json, pods: Sequence[Json]) -> Generator[fx.Effect, fx.Outcome, ApiError | None]:
     """Delete pods by uid; the first error, if any."""
+    if not pods:
+        return None
     deletes = [fx.Delete("pods", meta.namespace(p), meta.name(p), uid=meta.uid(p)) for p in pods]
     outcome = yield fx.All(deletes)
     failure: ApiError | None = None

@@ -160,7 +160,7 @@ def plan_cleaner(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
     tracking = (yield fx.Live("configmaps", "kube-system", TRACKING)).object
     since = _date(((tracking or {}).get("data") or {}).get("since"))
     before = env.now.astimezone(UTC).date() - timedelta(seconds=env.settings["clean_up_period_s"])
-    if since is None or since > before:
+    if since is None or since >= before:
         return
     for secret in view.secrets.list():
         if not is_token(secret) or not _may_retire(secret, view, before):
@@ -168,7 +168,7 @@ def plan_cleaner(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
         marked = _date(meta.labels(secret).get(INVALID_SINCE))
         if marked is None:
             yield _mark(secret, env.now)
-        elif marked <= before:
+        elif marked < before:
             namespace, name = meta.namespace(secret), meta.name(secret)
             deleted = yield fx.Delete(
                 "secrets", namespace, name, uid=meta.uid(secret), rv=meta.resource_version(secret)
@@ -186,10 +186,10 @@ def _date(text: str | None) -> date | None:
 
 def _may_retire(secret: Json, view: fx.View, before: date) -> bool:
     """Old, unused for the whole period, listed by its account as tokens once were, and mounted by no pod."""
-    created = parse_time(secret["metadata"]["creationTimestamp"]).date()
+    created_on = parse_time(secret["metadata"]["creationTimestamp"]).date()
     used = meta.labels(secret).get(LAST_USED)
     used_on = _date(used)
-    if meta.is_deleting(secret) or created > before or (used and (used_on is None or used_on > before)):
+    if meta.is_deleting(secret) or created_on >= before or (used and (used_on is None or used_on >= before)):
         return False
     account = view.accounts.get(account_key(secret)[0])
     uid = meta.annotations(secret).get(UID)

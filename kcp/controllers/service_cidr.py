@@ -7,7 +7,7 @@ Source: k8s v1.36 pkg/controller/servicecidrs/servicecidrs_controller.go.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +26,7 @@ GRACE = timedelta(seconds=10)
 """How long after its deletion a range is kept, so that nobody still gives addresses out of it."""
 MANAGED_BY, ALLOCATOR = "ipaddress.kubernetes.io/managed-by", "ipallocator"
 READY = "Kubernetes Service CIDR is ready"
+NOT_READY = "The ServiceCIDR Status can not be set to Ready=True"
 IN_USE = (
     "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR"
 )
@@ -36,15 +37,7 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
     if cidr is None:
         return
     if not meta.is_deleting(cidr):
-        if FINALIZER not in meta.finalizers(cidr):
-            outcome = yield _finalizers(cidr, [*meta.finalizers(cidr), FINALIZER])
-            if outcome.object is None:
-                if outcome.error is not None:
-                    yield fx.Event(cidr, "Warning", "KubernetesServiceCIDRError", outcome.error.message)
-                return
-            cidr = outcome.object
-        if meta.condition(cidr, "Ready") is None:
-            yield _ready(cidr, "True", "", READY, env)
+        yield from _make_ready(cidr, env)
         return
     if FINALIZER not in meta.finalizers(cidr):
         return
@@ -56,6 +49,18 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
         yield fx.RequeueAfter(left_s)
         return
     yield _finalizers(cidr, [f for f in meta.finalizers(cidr) if f != FINALIZER])
+
+
+def _make_ready(cidr: Json, env: fx.Env) -> Generator[fx.Effect, fx.Outcome, None]:
+    if FINALIZER not in meta.finalizers(cidr):
+        outcome = yield _finalizers(cidr, [*meta.finalizers(cidr), FINALIZER])
+        if outcome.object is None:
+            return
+        cidr = outcome.object
+    if not meta.condition_is(cidr, "Ready"):
+        outcome = yield _ready(cidr, "True", "", READY, env)
+        if outcome.error is not None:
+            yield fx.Event(cidr, "Warning", "KubernetesServiceCIDRError", NOT_READY)
 
 
 def _finalizers(cidr: Json, finalizers: list[str]) -> fx.Patch:

@@ -11,6 +11,7 @@ Start order: the log's writer, bootstrap objects, informers, controllers, schedu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -46,6 +47,7 @@ from kcp.controllers.sources import Controller
 from kcp.controllers.table import CONTROLLERS
 from kcp.controlplane.providers import providers
 from kcp.controlplane.sink import LogSink
+from kcp.controlplane.token_tracking import TokenTracking
 from kcp.node.fleet import Fleet, NodeSpec, recorders
 from kcp.scheduler.scheduler import Scheduler
 from kcp.store.protocol import Input, Store
@@ -127,6 +129,7 @@ class Cluster:
     scheduler_seed: int = 0
     fleet: Fleet | None = None
     _components: dict[str, anyio.CancelScope] = attrs.field(factory=dict)
+    _streams: dict[str, int] = attrs.field(factory=dict)
 
     @classmethod
     def build(cls, store: Store, clock: Clock, entropy: Entropy, options: ClusterOptions) -> Cluster:
@@ -144,12 +147,17 @@ class Cluster:
 
     def _new_informers(self) -> InformerFactory:
         client = self.client(CONTROLLER_MANAGER, "kube-controller-manager")
-        return InformerFactory(client, clock=self.clock, entropy=self.entropy.stream("informers"))
+        return InformerFactory(client, clock=self.clock, entropy=self._stream("informers"))
 
     def client(self, user: UserInfo, user_agent: str = "kcp") -> Client:
         """A client with that identity, through the same door as everyone."""
         transport = InProcessTransport(self.handler, user, user_agent)
         return Client(self.options.wrap_transport(transport), self.catalog)
+
+    def _stream(self, name: str) -> Entropy:
+        """A component's chance; another one after each restart, or what it names would bear the names of before."""
+        self._streams[name] = life = self._streams.get(name, 0) + 1
+        return self.entropy.stream(name if life == 1 else f"{name}/{life}")
 
     @property
     def components(self) -> list[str]:
@@ -180,6 +188,10 @@ class Cluster:
             await self.store.run()
 
     async def _start(self, group: anyio.abc.TaskGroup) -> None:
+        tracking = partial(
+            self.server.extras["token_tracking"].run, self.client(bootstrap.IDENTITY, bootstrap.MANAGER)
+        )
+        group.start_soon(self._forever, "token tracking", tracking)
         parts: list[tuple[str, Callable[[anyio.Event], Any]]] = [
             ("kube-controller-manager", self._run_controllers)
         ]
@@ -197,15 +209,13 @@ class Cluster:
     async def _run_scheduler(self, started: anyio.Event) -> None:
         """The scheduler on caches of its own, under its own identity."""
         client = self.client(SCHEDULER, "kube-scheduler")
-        informers = InformerFactory(
-            client, clock=self.clock, entropy=self.entropy.stream("scheduler/informers")
-        )
+        informers = InformerFactory(client, clock=self.clock, entropy=self._stream("scheduler/informers"))
         recorder = EventRecorder(
             client,
             "default-scheduler",
             form="events.k8s.io",
             clock=self.clock,
-            entropy=self.entropy.stream("default-scheduler"),
+            entropy=self._stream("default-scheduler"),
         )
 
         def write_event(
@@ -233,7 +243,7 @@ class Cluster:
     async def _run_nodes(self, started: anyio.Event) -> None:
         """The simulated nodes: each acts under its own identity, all follow one watch."""
         client = self.client(SIMULATED_NODES, "kcp-simulated-nodes")
-        entropy = self.entropy.stream("nodes")
+        entropy = self._stream("nodes")
         informers = InformerFactory(client, clock=self.clock, entropy=entropy.stream("informers"))
 
         def client_for(name: str) -> Client:
@@ -259,7 +269,7 @@ class Cluster:
         """Run a component, each time anew after `restart`. `run` sets `started` once it is put together."""
         while True:
             with anyio.CancelScope() as self._components[name]:
-                await run(started)
+                await self._forever(name, partial(run, started))
 
     async def _run_controllers(self, started: anyio.Event) -> None:
         """All controllers on one set of caches."""
@@ -297,6 +307,8 @@ class Cluster:
         settings = dict(self.options.controller_settings.get(controller.name, {}))
         if "root_ca" in controller.settings:
             settings.setdefault("root_ca", self.options.client_ca_pem.decode())
+        if "service_cidrs" in controller.settings:
+            settings.setdefault("service_cidrs", self.options.server.service_cidr.split(","))
         return ControllerRun(
             controller=controller,
             client=self.client(controller_user(controller), controller.name),
@@ -315,7 +327,7 @@ class Cluster:
 
     def _recorder(self, user: UserInfo, component: str, host: str = "") -> EventRecorder:
         return EventRecorder(
-            self.client(user, component), component, clock=self.clock, entropy=self.entropy.stream(component)
+            self.client(user, component), component, clock=self.clock, entropy=self._stream(component)
         )
 
     def resources(self) -> list[Json]:
@@ -368,11 +380,13 @@ def build_server(
     key = SigningKey.load(key_pem)
     issuer = TokenIssuer(settings.service_account_issuer, key, clock, entropy.stream("tokens"))
     tokens = ServiceAccountTokens((settings.service_account_issuer,), (key,), clock, live_objects(store))
+    tracking = TokenTracking(clock)
+    legacy = LegacyTokens((key,), clock, live_objects(store), settings.api_audiences, tracking.note)
     auth = setup(
         store,
         clock,
         client_ca_pems=[options.client_ca_pem] if options.client_ca_pem else [],
-        tokens=[tokens, LegacyTokens((key,), clock, live_objects(store), settings.api_audiences)],
+        tokens=[tokens, legacy],
         audiences=settings.api_audiences,
         anonymous=settings.anonymous_auth,
     )
@@ -389,5 +403,5 @@ def build_server(
         authenticator=auth.authenticator,
         authorizer=auth.authorizer,
         settings=settings,
-        extras={"rbac": auth.rbac, "token_issuer": issuer},
+        extras={"rbac": auth.rbac, "token_issuer": issuer, "token_tracking": tracking},
     )

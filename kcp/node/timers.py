@@ -17,6 +17,7 @@ from kcp.base.clock import Clock
 
 log = structlog.get_logger()
 _FIRED_AT_ONCE = 64
+_SWEEP_ABOVE = 1024
 
 
 @attrs.define(slots=True, eq=False)
@@ -41,18 +42,27 @@ class Timers:
         self._clock = clock
         self._heap: list[tuple[float, int, Timer]] = []
         self._sequence = 0
+        self._sweep_at = _SWEEP_ABOVE
         self._sooner = anyio.Event()
 
     def __len__(self) -> int:
         return len(self._heap)
 
     def at(self, due_s: float, call: Callable[[], None]) -> Timer:
+        if len(self._heap) >= self._sweep_at:
+            self._sweep()
         timer = Timer(due_s, call)
         self._sequence += 1
         heapq.heappush(self._heap, (due_s, self._sequence, timer))
         if self._heap[0][2] is timer:
             self._sooner.set()
         return timer
+
+    def _sweep(self) -> None:
+        """Drop cancelled timers; each sweep waits until the heap has doubled, so it costs nothing per timer."""
+        self._heap = [entry for entry in self._heap if entry[2].pending]
+        heapq.heapify(self._heap)
+        self._sweep_at = max(_SWEEP_ABOVE, 2 * len(self._heap))
 
     def after(self, delay_s: float, call: Callable[[], None]) -> Timer:
         return self.at(self._clock.monotonic() + delay_s, call)
@@ -72,11 +82,10 @@ class Timers:
 
     def _fire(self) -> bool:
         """Fire some of what is due; whether there may be more."""
-        heap, now_s = self._heap, self._clock.monotonic()
+        now_s = self._clock.monotonic()
         fired = 0
-        while heap and (heap[0][0] <= now_s or heap[0][2].call is None):
-            call = heapq.heappop(heap)[2]
-            fired += self._call(call)
+        while self._heap and (self._heap[0][0] <= now_s or not self._heap[0][2].pending):
+            fired += self._call(heapq.heappop(self._heap)[2])
             if fired >= _FIRED_AT_ONCE:
                 return True
         return False

@@ -53,6 +53,8 @@ KINDS: tuple[FaultKind, ...] = (
 )
 RATES: Mapping[str, float] = {kind.name: kind.rate for kind in KINDS}
 BUCKET_S: Mapping[str, float] = {kind.name: kind.bucket_s for kind in KINDS}
+SIMULATED = "simulated:"
+"""How the message of every error begins that is made here."""
 HANG_S = 60.0
 SLOW_S = 3.0
 LATE_S = 20.0
@@ -147,29 +149,29 @@ class FaultyTransport:
         if response.status == 500:
             self.panicked(f"{component}: {request.method} {request.path}: {error_of(response).message}")
         if request.method in WRITES and self.faults.draw("lost-answer", component, resource) is not None:
-            raise Timeout("simulated: the answer was lost")
+            raise Timeout(f"{SIMULATED} the answer was lost")
         return response
 
     async def _before(self, request: Request, component: str, resource: str) -> None:
         draw = self.faults.draw
         if draw("unreachable", component, resource) is not None:
-            raise Unreachable("simulated: connection refused")
+            raise Unreachable(f"{SIMULATED} connection refused")
         if draw("error", component, resource) is not None:
-            raise InternalError("simulated: internal error")
+            raise InternalError(f"{SIMULATED} internal error")
         if request.method in ("PUT", "PATCH") and draw("conflict", component, resource) is not None:
-            raise Conflict("simulated: the object has been modified")
+            raise Conflict(f"{SIMULATED} the object has been modified")
         if draw("hang", component, resource) is not None:
             await anyio.sleep(HANG_S)
-            raise Timeout("simulated: no answer")
+            raise Timeout(f"{SIMULATED} no answer")
         slow = draw("slow", component, resource)
         if slow is not None:
             await anyio.sleep(slow * SLOW_S)
 
     async def _watch(self, request: Request, timeout_s: float, component: str, resource: str) -> Response:
         if self.faults.draw("unreachable", component, resource) is not None:
-            raise Unreachable("simulated: connection refused")
+            raise Unreachable(f"{SIMULATED} connection refused")
         if self.faults.draw("watch-expired", component, resource) is not None:
-            raise Expired("simulated: too old resource version")
+            raise Expired(f"{SIMULATED} too old resource version")
         response = await self.inner.request(request, timeout_s)
         if response.events is not None:
             response.events = _disturbed(response.events, self.faults, component, resource)
@@ -191,7 +193,7 @@ async def _disturbed(
             if faults.draw("watch-cut", component, resource) is not None:
                 return
             if faults.draw("watch-expired", component, resource) is not None:
-                yield [_error(Expired("simulated: too old resource version"))]
+                yield [_error(Expired(f"{SIMULATED} too old resource version"))]
                 return
             yield batch
     finally:

@@ -31,7 +31,7 @@ from kcp.client.transport import InProcessTransport
 from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
 from kcp.machinery.watch import WatchEvent
 from kcp.replay import rest
-from kcp.replay.faults import BUCKET_S, Faults, FaultyTransport
+from kcp.replay.faults import BUCKET_S, SIMULATED, Faults, FaultyTransport
 from kcp.replay.incident import Incident, Reader
 from kcp.replay.invariants import Violation, all_invariants
 from kcp.replay.recording import Recording, digest_of
@@ -293,9 +293,10 @@ def _crashes_are_violations(recording: Recording) -> Iterator[None]:
 
     def catch(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         del logger
-        if method in ("error", "exception", "critical"):
+        trace = traceback.format_exc()
+        if method in ("error", "exception", "critical") and SIMULATED not in trace:
             about = {k: v for k, v in event.items() if k != "exc_info"}
-            recording.broken("no crash", 0, f"{about}\n{traceback.format_exc()}")
+            recording.broken("no crash", 0, f"{about}\n{trace}")
         raise structlog.DropEvent
 
     before = structlog.get_config()

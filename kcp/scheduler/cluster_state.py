@@ -64,7 +64,7 @@ MAX_IDLE_CLASSES = 4096
 
 @attrs.define(eq=False)
 class NodeInfo:
-    """One node. `index` is valid after `settle`; -1 before. A node that is gone but still has pods has no `node`."""
+    """One node. `index` is valid after `settle`; -1 before. `version` rises whenever its pods, nominations or amounts change. A node that is gone but still has pods has no `node`."""
 
     name: str
     node: Json | None = None
@@ -76,6 +76,7 @@ class NodeInfo:
     images: dict[str, int] = attrs.field(factory=dict)
     features: frozenset[str] = frozenset()
     pods: dict[str, PodInfo] = attrs.field(factory=dict)
+    version: int = 0
 
     def set(self, node: Json) -> bool:
         """Take over the node's present form; returns whether anything but the allocatable amounts changed."""
@@ -125,11 +126,12 @@ class ClusterState:
         self.dirty: list[int] = []
         self.epoch = 0
         self.selecting_version: dict[str, int] = {}
-        self.storage_version = 0
+        self.budgets_version = 0
         self.ports: dict[tuple[str, int], dict[str, dict[str, int]]] = {}
         self.nominations: dict[str, dict[str, PodInfo]] = {}
         self.assumed: dict[str, str] = {}
         self.nominated_here: dict[str, str] = {}
+        self.reserved: dict[str, str] = {}
         self._classes: dict[bytes, PodClass] = {}
         self._shapes: dict[Any, Shape] = {}
         self._matching: dict[Any, tuple[Weigh, Counter]] = {}
@@ -174,8 +176,8 @@ class ClusterState:
         elif resource == "namespaces":
             if before is None or new is None or meta.labels(before) != meta.labels(new):
                 self._namespace_changed(key)
-        else:
-            self.storage_version += 1
+        elif resource == "poddisruptionbudgets.policy":
+            self.budgets_version += 1
 
     def namespace_labels(self, namespace: str) -> Mapping[str, str]:
         found = self.objects["namespaces"].get(namespace)
@@ -212,6 +214,7 @@ class ClusterState:
             return
         if info is None:
             info = self.nodes[name] = NodeInfo(name)
+        info.version += 1
         known = info.node is not None
         before = info.allocatable
         changed = info.set(new)
@@ -339,6 +342,8 @@ class ClusterState:
             info.cls = cls if cls is not None else self._new_class(pod, key)
             info.cls.pods += 1
         info.pod, info.volumes = pod, scheduling_volumes(pod)
+        if info.node:
+            self.nodes[info.node].version += 1
         self._place(info)
         self._nominate(info)
 
@@ -369,6 +374,7 @@ class ClusterState:
         if node is None:
             node = self.nodes[name] = NodeInfo(name)
         info.node = name
+        node.version += 1
         node.pods[info.uid] = info
         cls = info.cls
         cls.on_nodes[name] = cls.on_nodes.get(name, 0) + 1
@@ -383,6 +389,7 @@ class ClusterState:
         name, info.node = info.node, ""
         node = self.nodes[name]
         del node.pods[info.uid]
+        node.version += 1
         cls = info.cls
         left = cls.on_nodes[name] - 1
         if left:
@@ -461,9 +468,16 @@ class ClusterState:
         info.nominated = wanted
         if wanted:
             self.nominations.setdefault(wanted, {})[info.uid] = info
+            self._nominations_changed(wanted)
+
+    def _nominations_changed(self, name: str) -> None:
+        node = self.nodes.get(name)
+        if node is not None:
+            node.version += 1
 
     def _drop_nomination(self, info: PodInfo) -> None:
         if info.nominated:
+            self._nominations_changed(info.nominated)
             there = self.nominations[info.nominated]
             del there[info.uid]
             if not there:

@@ -242,6 +242,8 @@ class Added:
     def __init__(self, state: ClusterState, pods: Sequence[PodInfo], name: str) -> None:
         self._state, self._pods = state, pods
         self._dirty = len(state.dirty)
+        self._node = state.nodes[name]
+        self._version = self._node.version
         for pod in pods:
             state.add_to_node(pod, name)
 
@@ -249,6 +251,7 @@ class Added:
         for pod in self._pods:
             self._state.take_from_node(pod)
         del self._state.dirty[self._dirty :]
+        self._node.version = self._version
 
 
 # --- scores ---

@@ -50,6 +50,16 @@ class Candidate:
     index: int
     victims: tuple[PodInfo, ...]
     pdb_violations: int
+    rank: tuple[int, int, int, int] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        victims = self.victims
+        top = victims[0].priority if victims else -(1 << 31)
+        total = sum(v.priority + (1 << 31) for v in victims)
+        object.__setattr__(self, "rank", (self.pdb_violations, top, total, len(victims)))
+
+
+MAX_DRY_RUNS = 50_000
 
 
 @attrs.frozen
@@ -122,12 +132,13 @@ def find_candidates(
     wanted = min(wanted, len(potential))
     offset = deciding.splitmix64(seed ^ OFFSET_STREAM, number) % len(potential)
     budgets = disruption_budgets(state)
+    only_room = is_only_about_room(framework, cycle)
     found: list[Candidate] = []
     histogram: dict[str, int] = {}
     without_violation = visited = 0
     for index in potential[offset:] + potential[:offset]:
         visited += 1
-        outcome = dry_run(framework, cycle, index, budgets)
+        outcome = remembered(framework, cycle, index, budgets, only_room)
         if isinstance(outcome, Candidate):
             found.append(outcome)
             without_violation += outcome.pdb_violations == 0
@@ -157,9 +168,86 @@ def importance(pod: PodInfo) -> tuple[int, str, str]:
     return -pod.priority, pod.start_time, pod.key
 
 
+def is_only_about_room(framework: Framework, cycle: Cycle) -> bool:
+    """Whether of all that other pods do only the room they take can keep this pod off a node."""
+    plugins = framework.plugins
+    dynamic = [p for p in framework.active_filters(cycle) if p.name != "NodePorts"]
+    return not dynamic and not cycle.cls.ports and plugins.fit is not None and plugins.fit_filters
+
+
+def remembered(
+    framework: Framework, cycle: Cycle, index: int, budgets: Sequence[tuple[Json, Any]], only_room: bool
+) -> Candidate | tuple[str, ...]:
+    """The dry run on one node; one that is only about room holds until the node is touched."""
+    if not only_room:
+        return dry_run(framework, cycle, index, budgets)
+    state = framework.state
+    node = state.infos[index]
+    stamp = (node.version, state.budgets_version, state.epoch)
+    key = (node.name, cycle.cls.number)
+    known = framework.dry_runs.get(key)
+    if known is not None and known[0] == stamp and not node_has(state, cycle.info, node.name):
+        found: Candidate | tuple[str, ...] = known[1]
+        return found
+    outcome = dry_run_of_room(framework, cycle, index, budgets)
+    if len(framework.dry_runs) > MAX_DRY_RUNS:
+        framework.dry_runs.clear()
+    framework.dry_runs[key] = (stamp, outcome)
+    return outcome
+
+
+def node_has(state: ClusterState, info: PodInfo, name: str) -> bool:
+    """Whether the pod itself is nominated there, so that what holds for its class need not hold for it."""
+    return info.uid in state.nominations.get(name, {})
+
+
+def dry_run_of_room(
+    framework: Framework, cycle: Cycle, index: int, budgets: Sequence[tuple[Json, Any]]
+) -> Candidate | tuple[str, ...]:
+    """As `dry_run`, in plain arithmetic."""
+    state, info = framework.state, cycle.info
+    node = state.infos[index]
+    lower = sorted((p for p in node.pods.values() if p.priority < info.priority), key=importance)
+    if not lower:
+        return (texts.NO_VICTIMS,)
+    fit = framework.plugins.fit
+    wanted = fit.requests(info.cls.shape)
+    nominated = [
+        p
+        for p in state.nominations.get(node.name, {}).values()
+        if p is not info and p.priority >= info.priority
+    ]
+    free = {
+        name: (column := state.column(name)).allocatable.item(index) - column.requested.item(index) - amount
+        for name, amount in wanted
+    }
+    places = state.max_pods.item(index) - state.pod_count.item(index) - 1 - len(nominated) + len(lower)
+    for pod in lower:
+        for name in free:
+            free[name] += pod.cls.shape.request(name)
+    for pod in nominated:
+        for name in free:
+            free[name] -= pod.cls.shape.request(name)
+    if places < 0 or any(left < 0 for left in free.values()):
+        return dry_run(framework, cycle, index, budgets)
+    violating, others = split_by_budgets(lower, budgets) if budgets else ([], lower)
+    victims: list[PodInfo] = []
+    violations = 0
+    for number, pod in enumerate((*violating, *others)):
+        amounts = [pod.cls.shape.request(name) for name in free]
+        if places >= 1 and all(left >= a for left, a in zip(free.values(), amounts, strict=True)):
+            places -= 1
+            for name, amount in zip(free, amounts, strict=True):
+                free[name] -= amount
+        else:
+            victims.append(pod)
+            violations += number < len(violating)
+    return Candidate(index, tuple(sorted(victims, key=importance)), violations)
+
+
 def dry_run(
     framework: Framework, cycle: Cycle, index: int, budgets: Sequence[tuple[Json, Any]]
-) -> Candidate | list[str]:
+) -> Candidate | tuple[str, ...]:
     """Take all lower-priority pods off the node, then put back as many as possible, the important ones first.
 
     Returns the reasons when even without them the pod does not fit.
@@ -168,8 +256,8 @@ def dry_run(
     node = state.infos[index]
     lower = sorted((p for p in node.pods.values() if p.priority < info.priority), key=importance)
     if not lower:
-        return [texts.NO_VICTIMS]
-    dirty = len(state.dirty)
+        return (texts.NO_VICTIMS,)
+    dirty, version = len(state.dirty), node.version
     removed: dict[str, PodInfo] = {}
     try:
         for pod in lower:
@@ -177,7 +265,7 @@ def dry_run(
             removed[pod.uid] = pod
         failure = failure_beside_nominated(framework, cycle, index)
         if failure is not None:
-            return deciding.reason_texts(framework, cycle, failure[0], failure[1], index)
+            return tuple(deciding.reason_texts(framework, cycle, failure[0], failure[1], index))
         violating, others = split_by_budgets(lower, budgets)
         violations = 0
         for pod in (*violating, *others):
@@ -192,6 +280,7 @@ def dry_run(
         for pod in removed.values():
             state.add_to_node(pod, node.name)
         del state.dirty[dirty:]
+        node.version = version
 
 
 def failure_beside_nominated(framework: Framework, cycle: Cycle, index: int) -> Any:
@@ -246,15 +335,8 @@ def pick(candidates: Sequence[Candidate]) -> Candidate:
         top = candidate.victims[0].priority
         return min(v.start_time for v in candidate.victims if v.priority == top)
 
-    def key(candidate: Candidate) -> tuple[int, int, int, int]:
-        victims = candidate.victims
-        if not victims:
-            return (candidate.pdb_violations, -(1 << 31), 0, 0)
-        total = sum(v.priority + (1 << 31) for v in victims)
-        return (candidate.pdb_violations, victims[0].priority, total, len(victims))
-
-    best_key = min(key(c) for c in candidates)
-    best = [c for c in candidates if key(c) == best_key]
+    lowest = min(c.rank for c in candidates)
+    best = [c for c in candidates if c.rank == lowest]
     if len(best) == 1 or not best[0].victims:
         return best[0]
     latest = max(latest_start(c) for c in best)

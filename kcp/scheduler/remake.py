@@ -71,6 +71,7 @@ class Remaker:
         for uid, node in self._assumed.items():
             if self.state.assumed.get(uid) != node or pods[uid].node != node:
                 self.state.assume(uid, node)
+        self.state.reserved = dict(recorded.get("reserved") or {})
         nominated: Json = recorded.get("nominated_here") or {}
         for uid in [uid for uid in self.state.nominated_here if uid not in nominated]:
             self.state.withdraw(uid)

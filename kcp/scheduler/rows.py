@@ -8,7 +8,8 @@ One effect per row:
 
 What the state holds beyond the objects at the row's frontier stands in the row too: `assumed` {uid: node} in rows with a
 whole frontier, `forgot` [uid, …] for what was taken back since the row before (each Bind row itself adds to it), and
-`nominated` {uid: node} whenever nominations differ from what the objects say.
+`nominated_here` {uid: node} whenever nominations differ from what the objects say; `reserved` {volume: claim} while
+volumes are being bound.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from typing import Any, Protocol
 import attrs
 import orjson
 
+from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.cycle import Decision
 from kcp.scheduler.pod_class import PodInfo
 
 Json = dict[str, Any]
 WHOLE_FRONTIER_EVERY = 64
-CONTEXT = ("assumed", "forgot", "nominated_here")
+CONTEXT = ("assumed", "forgot", "nominated_here", "reserved")
 
 
 class DecisionSink(Protocol):
@@ -118,15 +120,15 @@ class Rows:
         self.written += 1
         return found
 
-    def context(
-        self, frontier: Mapping[str, int], assumed: Mapping[str, str], nominated: Mapping[str, str]
-    ) -> Json:
+    def context(self, frontier: Mapping[str, int], state: ClusterState) -> Json:
         found: Json = {}
         if "*" in frontier:
-            found["assumed"] = dict(assumed)
+            found["assumed"] = dict(state.assumed)
         elif self.forgot:
             found["forgot"] = self.forgot
         self.forgot = []
-        if nominated:
-            found["nominated_here"] = dict(nominated)
+        if state.nominated_here:
+            found["nominated_here"] = dict(state.nominated_here)
+        if state.reserved:
+            found["reserved"] = dict(state.reserved)
         return found

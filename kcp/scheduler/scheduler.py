@@ -29,11 +29,14 @@ from kcp.scheduler.cluster_state import RESOURCES, ClusterState
 from kcp.scheduler.cycle import Decision, decide
 from kcp.scheduler.events import Follower
 from kcp.scheduler.framework import status as texts
+from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.framework.runtime import Framework
+from kcp.scheduler.plugins.volume_binding import Provision, plans_for
 from kcp.scheduler.pod_class import PodInfo
 from kcp.scheduler.profiles import Configuration
 from kcp.scheduler.queue import QueuedPod, SchedulingQueue
 from kcp.scheduler.rows import Decided, DecisionSink, Rows, code_digest, digest, effect_of
+from kcp.scheduler.volumes import VolumesNotBound, bind_volumes, reserve, unreserve
 from kcp.scheduler.writes import EventWriter, Eviction, StatusWrite, Writes, unchanged
 
 Json = dict[str, Any]
@@ -76,6 +79,8 @@ class Scheduler:
     _hashes: dict[str, str] = attrs.field(factory=dict, init=False)
     _code_hash: str = attrs.field(default="", init=False)
     _wake: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _storage: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _with_volumes: list[tuple[Binding, list[Provision]]] = attrs.field(factory=list, init=False)
     _follower: Follower = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -94,6 +99,7 @@ class Scheduler:
         for resource in RESOURCES:
             informer = self.watched[resource] = self.informers.informer(resource)
             informer.add_handler(partial(self._follower.follow, resource))
+        self.watched["persistentvolumeclaims"].add_handler(self._storage_changed)
 
     async def run(self) -> None:
         """Wait for the caches, then schedule until cancelled."""
@@ -109,6 +115,9 @@ class Scheduler:
             self._wake = anyio.Event()
             self.queue.tick(self._now_us())
             batch, more = self._decide_some()
+            for binding, plans in self._with_volumes:
+                group.start_soon(self._bind_volumes, binding, plans)
+            self._with_volumes = []
             if batch:
                 await under_way.acquire()
                 group.start_soon(self._commit, batch, under_way)
@@ -178,8 +187,14 @@ class Scheduler:
             return None
         number = self._record(profile, queued, info, decision, now_us, started_s)
         if decision.node:
+            plans = plans_for(Cycle(self.state, info, framework), self.state.nodes[decision.node])
             self.state.assume(info.uid, decision.node)
-            return Binding(queued, info.pod, decision.node, number)
+            binding = Binding(queued, info.pod, decision.node, number)
+            if not plans:
+                return binding
+            reserve(self.state, plans)
+            self._with_volumes.append((binding, plans))
+            return None
         self._unschedulable(queued, info, decision, number, now_us)
         return None
 
@@ -196,7 +211,7 @@ class Scheduler:
         rows, number = self._rows[profile], self.sink.next_id()
         frontier = rows.frontier({resource: informer.rv for resource, informer in self.watched.items()})
         effect = effect_of(info, decision)
-        effect.update(rows.context(frontier, self.state.assumed, self.state.nominated_here))
+        effect.update(rows.context(frontier, self.state))
         self.sink.record(
             Decided(
                 id=number,
@@ -228,6 +243,28 @@ class Scheduler:
         finally:
             under_way.release()
             self._wake_up()
+
+    async def _bind_volumes(self, binding: Binding, plans: list[Provision]) -> None:
+        """The slow way into the log: first the pod's claims, then the pod."""
+        try:
+            await bind_volumes(
+                self.client, self.state, plans, binding.node, binding.decision, lambda: self._storage
+            )
+            (error,) = await commit(self.client, [binding])
+        except (VolumesNotBound, ApiError, Unreachable) as failure:
+            text = f'running PreBind plugin "VolumeBinding": {failure}'
+            error = ApiError(text)
+        finally:
+            unreserve(self.state, plans)
+        if error is None:
+            self._scheduled(binding)
+        else:
+            self._not_bound(binding, error, self._now_us())
+        self._wake_up()
+
+    def _storage_changed(self, old: Json | None, new: Json | None) -> None:
+        self._storage.set()
+        self._storage = anyio.Event()
 
     def _scheduled(self, binding: Binding) -> None:
         self.bound += 1

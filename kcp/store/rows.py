@@ -9,6 +9,7 @@ two indexes, so the cost does not grow with older history. Each then needs one s
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import heapq
 import sqlite3
@@ -229,27 +230,33 @@ def load_records(
 
 
 _LIFE_AT = """
-SELECT oid, ns, name, uid, expires_us FROM objects
+SELECT oid, ns, name, uid, expires_us FROM objects INDEXED BY objects_live
  WHERE kind_id = :kind AND delete_rv IS NULL AND oid <= :rv {range}
 UNION ALL
-SELECT oid, ns, name, uid, expires_us FROM objects
+SELECT oid, ns, name, uid, expires_us FROM objects INDEXED BY objects_dead
  WHERE kind_id = :kind AND delete_rv > :rv AND oid <= :rv {range}
  ORDER BY ns, name LIMIT :limit
 """
 
-_NEWEST = (
-    " CROSS JOIN events e ON e.rv = (SELECT max(z.rv) FROM events z WHERE z.oid = o.oid AND z.rv <= :rv)"
-    " LEFT JOIN leases l ON l.oid = o.oid AND l.rv <= :rv AND l.rv > e.rv AND :lease"
-)
+_NEWEST = " CROSS JOIN events e ON e.rv = (SELECT max(z.rv) FROM events z WHERE z.oid = o.oid AND z.rv <= :rv)"
+_LEASE = " LEFT JOIN leases l ON l.oid = o.oid AND l.rv <= :rv AND l.rv > e.rv"
+_OBJECT = "o.oid, o.ns, o.name, o.uid, o.expires_us"
 
-_RECORD = (
-    "o.oid, o.ns, o.name, o.uid, o.expires_us, coalesce(l.rv, e.rv), CAST(coalesce(l.body, e.body) AS BLOB)"
-)
+
+def _seek(resource: str) -> tuple[str, str]:
+    """The join from `o` to the newest state up to :rv, and its columns."""
+    if resource == leases.RESOURCE:
+        return _NEWEST + _LEASE, f"{_OBJECT}, coalesce(l.rv, e.rv), CAST(coalesce(l.body, e.body) AS BLOB)"
+    return _NEWEST, f"{_OBJECT}, e.rv, CAST(e.body AS BLOB)"
 
 
 def _record(resource: str, values: Sequence[Any]) -> Record:
     oid, ns, name, uid, expires_us, rv, body = values
     return Record(Key(resource, ns, name), uid, oid, rv, Document.at(body, rv), expires_us)
+
+
+def _place(record: Record) -> tuple[str, str]:
+    return record.key.namespace, record.key.name
 
 
 def list_at(
@@ -261,35 +268,42 @@ def list_at(
     after: tuple[str, str] | None,
     limit: int | None,
 ) -> list[Record]:
+    """The join comes in the order of the inner select, so an ORDER BY would only copy all bodies into a sorter."""
     conditions = ""
     if namespace is not None:
         conditions += " AND ns = :ns"
     if after is not None:
         conditions += " AND (ns, name) > (:after_ns, :after_name)"
-    query = f"SELECT {_RECORD} FROM ({_LIFE_AT.format(range=conditions)}) o {_NEWEST} ORDER BY o.ns, o.name"
+    join, columns = _seek(resource)
     after_ns, after_name = after or ("", "")
     found = connection.execute(
-        query,
+        f"SELECT {columns} FROM ({_LIFE_AT.format(range=conditions)}) o {join}",
         {
             "kind": kind, "rv": rv, "ns": namespace, "after_ns": after_ns, "after_name": after_name,
-            "limit": -1 if limit is None else limit, "lease": resource == leases.RESOURCE,
+            "limit": -1 if limit is None else limit,
         },
     )  # fmt: skip
-    return [_record(resource, values) for values in found]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        records = [_record(resource, values) for values in found]
+    finally:
+        if collecting:
+            gc.enable()
+    records.sort(key=_place)
+    return records
 
 
 def get_at(
     connection: sqlite3.Connection, kind: int, resource: str, namespace: str, name: str, rv: int
 ) -> Record | None:
+    join, columns = _seek(resource)
     query = (
-        f"SELECT {_RECORD} FROM (SELECT oid, ns, name, uid, expires_us, delete_rv FROM objects"
+        f"SELECT {columns} FROM (SELECT oid, ns, name, uid, expires_us, delete_rv FROM objects"
         " WHERE kind_id = :kind AND ns = :ns AND name = :name AND oid <= :rv ORDER BY oid DESC LIMIT 1) o"
-        f" {_NEWEST} WHERE o.delete_rv IS NULL OR o.delete_rv > :rv"
+        f" {join} WHERE o.delete_rv IS NULL OR o.delete_rv > :rv"
     )
-    values = connection.execute(
-        query,
-        {"kind": kind, "ns": namespace, "name": name, "rv": rv, "lease": resource == leases.RESOURCE},
-    ).fetchone()
+    values = connection.execute(query, {"kind": kind, "ns": namespace, "name": name, "rv": rv}).fetchone()
     return None if values is None else _record(resource, values)
 
 

@@ -27,6 +27,7 @@ LIKE_KUBERNETES = (
     b'"message":"target.',
     b'"message":"failed to create typed patch object',
     b'"message":"list element types are not identical',
+    b"does not contain declared merge key",
 )
 """What Kubernetes, too, answers with a 500: a Binding without a target, patches whose types do not fit."""
 

@@ -199,9 +199,9 @@ def test_an_empty_selector_takes_all_pods_and_none_takes_none() -> None:
     assert numbers(world)[0] == 0
 
 
-def disrupted_pod(at: str) -> Json:
+def disrupted_pod(at: str, reason: str = "EvictionByEvictionAPI") -> Json:
     built = pod("web-0", labels={"app": "web"}, phase="Running", ready=True)
-    condition = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": at}
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "lastTransitionTime": at}
     built["status"]["conditions"].append(condition)
     return built
 
@@ -216,6 +216,11 @@ def test_the_mark_of_an_eviction_that_did_not_happen_is_taken_back() -> None:
     condition = meta.condition(world.get("pods", "default/web-0"), "DisruptionTarget")
     assert condition is not None and condition["status"] == "False" and "reason" not in condition
     assert world.plan(CONTROLLER, key) == []
+
+
+def test_the_mark_of_a_kubelet_stays() -> None:
+    world = World(disrupted_pod("2025-12-31T00:00:00Z", "TerminationByKubelet"))
+    assert world.plan(CONTROLLER, "pod:default/web-0") == []
 
 
 def test_which_budgets_a_pod_moves() -> None:

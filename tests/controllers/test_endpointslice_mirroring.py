@@ -94,7 +94,6 @@ def test_a_slice_of_other_ports_is_used_again() -> None:
     "hand",
     [
         endpoints(subset("1.2.3.4"), labels={"endpointslice.kubernetes.io/skip-mirror": "true"}),
-        endpoints(subset("1.2.3.4"), labels={"endpoints.kubernetes.io/managed-by": "endpoint-controller"}),
         endpoints(subset("1.2.3.4"), annotations={"control-plane.alpha.kubernetes.io/leader": "{}"}),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -12,9 +13,11 @@ from kcp.base.certs import create_request, generate_key, identity_of, load_certi
 from kcp.base.entropy import SeededEntropy
 from kcp.client.client import Client
 from kcp.controllers.certificates.requests import API_CLIENT, KUBELET_CLIENT, REQUESTS
+from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT
 from kcp.controlplane.cluster import Cluster, node_identity
 from kcp.machinery import meta
 from kcp.machinery.errors import ApiError, NotFound, TooManyRequests
+from kcp.machinery.times import format_time
 from tests.support.builders import deployment, metadata, node, pod
 from tests.support.clusters import in_cluster, names, until
 
@@ -343,6 +346,12 @@ def test_a_token_secret_is_filled_works_and_goes_with_its_account() -> None:
         path = "/apis/authentication.k8s.io/v1/tokenreviews"
         answer = (await client.request("POST", path, body=review)).object
         assert answer["status"]["user"]["username"] == "system:serviceaccount:default:robot"
+        await anyio.sleep(61)
+        used = await client.get("secrets", "robot-token", "default")
+        since = await client.get(
+            "configmaps", "kube-apiserver-legacy-service-account-token-tracking", "kube-system"
+        )
+        assert meta.labels(used)["kubernetes.io/legacy-token-last-used"] == since["data"]["since"]
         await client.delete("serviceaccounts", "robot", "default")
         await until(lambda: gone(client, "secrets", "robot-token", "default"))
         answer = (await client.request("POST", path, body=review)).object
@@ -410,3 +419,40 @@ def test_an_unknown_volume_keeps_its_claim_waiting() -> None:
         await until(lambda: _claim(client, "later", "Bound"))
 
     in_cluster(check, scheduler=False)
+
+
+def test_bootstrap_tokens_sign_cluster_info_and_expire() -> None:
+    async def check(cluster: Cluster, client: Client) -> None:
+        info = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata("cluster-info", "kube-public"),
+            "data": {"kubeconfig": "some: config"},
+        }
+        await client.create("configmaps", info, "kube-public")
+        expires = cluster.clock.now() + timedelta(minutes=2)
+        texts = {
+            "token-id": "abcdef",
+            "token-secret": "0123456789abcdef",
+            "usage-bootstrap-signing": "true",
+            "expiration": format_time(expires),
+        }
+        token = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata("bootstrap-token-abcdef", "kube-system"),
+            "type": "bootstrap.kubernetes.io/token",
+            "stringData": texts,
+        }
+        await client.create("secrets", token, "kube-system")
+
+        async def signed() -> bool:
+            data = (await client.get("configmaps", "cluster-info", "kube-public"))["data"]
+            return "jws-kubeconfig-abcdef" in data
+
+        await until(signed)
+        await until(lambda: gone(client, "secrets", "bootstrap-token-abcdef", "kube-system"), 180)
+        await anyio.sleep(1)
+        assert not await signed()
+
+    in_cluster(check, scheduler=False, controllers=(*CONTROLLERS, *OFF_BY_DEFAULT))

@@ -429,10 +429,10 @@ def test_a_volume_whose_claim_went_elsewhere_is_free_again() -> None:
 
 def test_a_mismatch_of_modes_is_told_to_both() -> None:
     world = World(claim(), volume("v", volumeMode="Block", claimRef=reference()))
-    tail = 'to requested PersistentVolumeClaim "data" due to incompatible volumeMode.'
+    why = "due to incompatible volumeMode."
     assert events(world.plan(CONTROLLER, "v")) == [
-        ("VolumeMismatch", f"Cannot bind PersistentVolume {tail}"),
-        ("VolumeMismatch", f'Cannot bind PersistentVolume "v" {tail}'),
+        ("VolumeMismatch", f'Cannot bind PersistentVolume to requested PersistentVolumeClaim "data" {why}'),
+        ("VolumeMismatch", f'Cannot bind PersistentVolume "v" to requested PersistentVolumeClaim {why}'),
     ]
 
 

@@ -151,7 +151,7 @@ def test_an_unused_token_is_marked_and_a_period_later_deleted() -> None:
     world = aged()
     clean(world)
     assert meta.labels(world.get("secrets", KEY)) == {INVALID_SINCE: "2026-01-01"}
-    world.sleep(364 * 86400)
+    world.sleep(365 * 86400)
     assert clean(world) == []
     world.sleep(86400)
     (deleted,) = clean(world)

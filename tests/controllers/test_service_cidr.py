@@ -7,8 +7,9 @@ from typing import Any
 from kcp.controllers import effects as fx
 from kcp.controllers.service_cidr import CONTROLLER, FINALIZER, freed, touched_range
 from kcp.machinery import meta
+from kcp.machinery.errors import Conflict
 from tests.support.builders import service
-from tests.support.planning import START, World, writes
+from tests.support.planning import START, World, events, writes
 
 Json = dict[str, Any]
 RANGES = "servicecidrs.networking.k8s.io"
@@ -46,6 +47,13 @@ def test_a_new_range_gets_its_finalizer_and_becomes_ready() -> None:
     assert condition is not None
     assert (condition["status"], condition["message"]) == ("True", "Kubernetes Service CIDR is ready")
     assert writes(world.plan(CONTROLLER, "own")) == []
+
+
+def test_a_range_that_cannot_be_made_ready_says_so() -> None:
+    world = World(service_range("own", "10.0.0.0/24"))
+    world.fail[fx.Status] = Conflict("changed")
+    text = "The ServiceCIDR Status can not be set to Ready=True"
+    assert events(world.plan(CONTROLLER, "own")) == [("KubernetesServiceCIDRError", text)]
 
 
 def test_a_range_in_use_says_so_and_stays() -> None:

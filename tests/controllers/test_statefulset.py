@@ -386,3 +386,33 @@ def test_a_set_that_is_deleted_only_tells_its_status() -> None:
     world = World(set_)
     effects = world.plan(CONTROLLER, KEY)
     assert not made(effects) and status(world)["replicas"] == 0
+
+
+def test_a_new_default_of_the_server_rolls_nothing_out() -> None:
+    world = World(statefulset("db"))
+    settle(world)
+    template = world.get(RESOURCE, KEY)["spec"]["template"]
+    edit(
+        world, RESOURCE, KEY, template={**template, "spec": {**template["spec"], "dnsPolicy": "ClusterFirst"}}
+    )
+    effects = settle(world)
+    assert len(revisions(world)) == 1 and not deleted(effects)
+
+
+def test_a_claim_with_two_masters_is_told_about() -> None:
+    policy = {"whenDeleted": "Delete", "whenScaled": "Retain"}
+    world = World(
+        statefulset("db", volumeClaimTemplates=[CLAIM], persistentVolumeClaimRetentionPolicy=policy)
+    )
+    settle(world)
+    claim = world.get("persistentvolumeclaims", "default/data-db-0")
+    other = {"apiVersion": "v1", "kind": "Thing", "metadata": {"name": "x", "uid": "u"}}
+    both = [*meta.owner_references(claim), owner_ref(other)]
+    world.put({**claim, "metadata": {**claim["metadata"], "ownerReferences": both}})
+    text = (
+        "PersistentVolumeClaim data-db-0 has a conflicting OwnerReference that acts as a manging controller, "
+        "the retention policy is ignored for this claim"
+    )
+    assert ("ConflictingController", text) in events(world.plan(CONTROLLER, KEY))
+    claim = world.get("persistentvolumeclaims", "default/data-db-0")
+    assert meta.owner_references(claim) == [owner_ref(other)]

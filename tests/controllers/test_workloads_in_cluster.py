@@ -290,10 +290,10 @@ def test_jobs_count_exactly_though_controllers_crash(mode: str) -> None:
 def test_a_statefulset_rolls_though_controllers_crash() -> None:
     async def check(client: Client, hand: Hand) -> None:
         await client.create("statefulsets.apps", statefulset("db", replicas=3), NS)
-        await hand.settle(10)
+        await hand.settle(5)
         await set_image(client, "statefulsets.apps", "db", "registry.example/app:2")
-        await hand.settle(20)
+        await hand.settle(8)
         assert images(await hand.pods()) == ["registry.example/app:2"] * 3
         assert len((await client.list("controllerrevisions.apps", NS)).items) == 2
 
-    in_cluster(check, crash_every_s=0.7)
+    in_cluster(check, crash_every_s=1.1)

@@ -19,12 +19,14 @@ from tests.support.builders import daemonset, statefulset, template
 from tests.support.hand_nodes import Refusals
 
 Json = dict[str, Any]
-NS = "default"
+NS, OURS = "default", "system:serviceaccount:kube-system:"
 INDEX = "batch.kubernetes.io/job-completion-index"
 
 
-def on_nodes(test: Callable[[Client], Awaitable[None]], nodes: int = 2) -> None:
-    """Run `test` in virtual time. Afterwards no controller may have been refused anything."""
+def on_nodes(
+    test: Callable[[Client], Awaitable[None]], nodes: int = 2, *, refused: tuple[str, ...] = ()
+) -> None:
+    """Run `test` in virtual time. Afterwards no controller may have been refused anything, but for `refused`."""
     refusals = Refusals()
 
     async def main() -> None:
@@ -38,10 +40,13 @@ def on_nodes(test: Callable[[Client], Awaitable[None]], nodes: int = 2) -> None:
             group.cancel_scope.cancel()
 
     run_deterministic(main, 11)
-    assert [seen for seen in refusals.seen if "system:serviceaccount:kube-system:" in seen] == []
+    ours = {seen.removeprefix(OURS) for seen in refusals.seen if seen.startswith(OURS)}
+    assert ours == set(refused)
 
 
-def job(name: str, script: str, *, restart: str = "Never", **spec: Any) -> Json:
+def job(name: str, script: str, **spec: Any) -> Json:
+    """`restart` in `spec` is the pods' restart policy, Never by default."""
+    restart = spec.pop("restart", "Never")
     container = {"name": "c", "image": "registry.example/busybox:1", "command": ["sh", "-c", script]}
     pod = {"restartPolicy": restart, "containers": [container]}
     return {
@@ -106,21 +111,17 @@ def test_an_exit_code_may_fail_the_job_early() -> None:
     on_nodes(check)
 
 
-def test_an_eviction_need_not_count() -> None:
+def test_a_disruption_need_not_count() -> None:
     async def check(client: Client) -> None:
         rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
         spec = {"podFailurePolicy": {"rules": [rule]}, "backoffLimit": 0}
         await client.create("jobs.batch", job("calm", "sleep 100", **spec), NS)
         await anyio.sleep(10)
         (first,) = await pods(client)
-        eviction = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": meta.name(first), "namespace": NS},
-        }
-        await client.request(
-            "POST", f"/api/v1/namespaces/{NS}/pods/{meta.name(first)}/eviction", body=eviction
-        )
+        condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+        patch = {"status": {"conditions": [condition]}}
+        await client.patch("pods", meta.name(first), patch, "strategic", NS, subresource="status")
+        await client.delete("pods", meta.name(first), NS)
         reason, found = await ended(client, "calm", "Complete")
         assert reason == "CompletionsReached"
         assert "failed" not in found and found["succeeded"] == 1
@@ -298,4 +299,4 @@ def test_a_quota_shows_as_a_condition_of_a_replication_controller_and_clears() -
 
         await until(cleared)
 
-    on_nodes(check)
+    on_nodes(check, refused=("replication-controller: POST /api/v1/namespaces/default/pods",))

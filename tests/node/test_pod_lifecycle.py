@@ -648,3 +648,18 @@ def test_what_is_not_understood_ends_for_a_job_and_runs_for_others(kind: str, ph
         assert (await nodes.run(pod, settle_s=3))["status"]["phase"] == phase
 
     with_nodes(check)
+
+
+def test_a_command_sees_its_environment() -> None:
+    async def check(nodes: Nodes) -> None:
+        path = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+        env = [{"name": "INDEX", "valueFrom": {"fieldRef": {"fieldPath": path}}}]
+        container = main("if [ $(($INDEX % 2)) -eq 0 ]; then exit 0; else exit 41; fi", env=env)
+        codes = []
+        for index in range(2):
+            notes = {"batch.kubernetes.io/job-completion-index": str(index)}
+            pod = simple_pod(f"p-{index}", annotations=notes, containers=[container], restartPolicy="Never")
+            codes.append(state(await nodes.run(pod))["state"]["terminated"]["exitCode"])
+        assert codes == [0, 41]
+
+    with_nodes(check)

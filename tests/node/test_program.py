@@ -45,6 +45,24 @@ def test_what_is_not_understood_says_so(argv: list[str]) -> None:
     assert interpret(argv) == Program(None, known=False)
 
 
+@pytest.mark.parametrize(
+    ("script", "exit_code"),
+    [
+        ("if [ $(($INDEX % 2)) -eq 0 ]; then exit 4; else exit 5; fi", 5),
+        ("if [ $(expr ${INDEX} % 2) -ne 0 ]; then exit 4\nelse\n exit 5\nfi", 4),
+        ("if false; then exit 1; elif [ $INDEX = 3 ]; then exit 2; else exit 3; fi", 2),
+        ("if [ -r /data/once ]; then exit 0; fi; touch /data/once; exit 6", 6),
+        ("[[ $INDEX -gt 5 ]] || exit 7", 7),
+        ("if true; then if false; then exit 1; else sleep 1; fi; exit 8; fi", 8),
+        ("exit $(( 7 / 2 ))", 3),
+        ('test -n "$INDEX" && exit $INDEX; exit 9', 3),
+    ],
+)
+def test_branches_and_variables(script: str, exit_code: int) -> None:
+    program = interpret(["sh", "-c", script], {"INDEX": "3"})
+    assert (program.exit_code, program.known) == (exit_code, True)
+
+
 def test_echoes_are_kept() -> None:
     assert interpret(["sh", "-c", "echo one two; printf 'a\\nb\\n'; nginx"]).output == ("one two", "a", "b")
 

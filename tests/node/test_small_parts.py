@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kcp.base.clock import LoopClock
+from kcp.base.clock import LoopClock, VirtualClock
 from kcp.base.ipam import AlreadyAllocated, OutOfRange, RangeFull
 from kcp.node.addresses import AddressPool
 from kcp.node.admit import Room, admit, ports_conflict
@@ -48,6 +48,13 @@ async def test_a_timer_set_later_may_fire_sooner_and_a_failing_one_harms_nobody(
         await anyio.sleep(2)
         assert fired == ["soon"]
         assert len(timers) == 1
+
+
+def test_cancelled_timers_do_not_pile_up() -> None:
+    timers = Timers(VirtualClock())
+    for _ in range(10_000):
+        timers.after(3600, lambda: None).cancel()
+    assert len(timers) < 2_000
 
 
 @attrs.define(eq=False)

@@ -77,8 +77,6 @@ def test_kill_9_during_a_rollout_ten_times(cluster: Daemon, kubectl: Kubectl, tm
         acknowledged.update(killed_while_rolling(cluster, version, kill, moments.uniform(0.0, LONGEST_S)))
         cluster.start()
         nothing_lost(Api.of(cluster.kubeconfig), acknowledged)
-        image = f"example.com/httpserver:{version}"
-        kubectl("set", "image", "deployment/httpserver", f"httpserver={image}")
         settled(kubectl, version)
     assert len(acknowledged) > KILLS
     never_too_many(cluster)

@@ -6,7 +6,7 @@ Source: k8s v1.36 pkg/serviceaccount/legacy.go.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -65,6 +65,8 @@ class LegacyTokens:
     clock: Clock
     get: GetObject
     audiences: tuple[str, ...] = ()
+    used: Callable[[Json], None] = lambda secret: None
+    """Called with the Secret of each token that was found good."""
 
     def authenticate_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
         """None when the token is none of these. Raises Unauthorized."""
@@ -77,7 +79,7 @@ class LegacyTokens:
         namespace, account = claims[_NAMESPACE], claims[_ACCOUNT]
         if split_username(claims.get("sub", "")) != (namespace, account):
             raise Unauthorized("sub claim is invalid")
-        self._check_secret(namespace, account, claims[_SECRET], token)
+        secret = self._check_secret(namespace, account, claims[_SECRET], token)
         self._check_account(namespace, account, claims[_UID])
         meant_for = intersect(audiences, self.audiences)
         if audiences and not meant_for:
@@ -85,6 +87,7 @@ class LegacyTokens:
                 f"token audiences {_go_list(self.audiences)} is invalid for the target audiences "
                 f"{_go_list(audiences)}"
             )
+        self.used(secret)
         user = UserInfo(username(namespace, account), claims[_UID], group_names(namespace), ())
         return TokenIdentity(user, meant_for)
 
@@ -100,7 +103,7 @@ class LegacyTokens:
             return claims
         raise Unauthorized("invalid signature, no keys found")
 
-    def _check_secret(self, namespace: str, account: str, name: str, token: str) -> None:
+    def _check_secret(self, namespace: str, account: str, name: str, token: str) -> Json:
         secret = self.get("secrets", namespace, name)
         if secret is None or self._gone(secret):
             raise Unauthorized("Token has been invalidated")
@@ -112,6 +115,7 @@ class LegacyTokens:
                 "invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove "
                 f"the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
             )
+        return secret
 
     def _check_account(self, namespace: str, name: str, uid: str) -> None:
         account = self.get("serviceaccounts", namespace, name)

@@ -42,7 +42,7 @@ def is_done_with(request: Json, now: datetime) -> bool:
     ):
         if issued in (None, is_issued(request)) and _older(condition(request, kind), keep, now):
             return True
-    return is_issued(request) and _expired(request, now)
+    return condition(request, "Approved") is not None and is_issued(request) and _expired(request, now)
 
 
 def _older(entry: Json | None, keep: timedelta, now: datetime) -> bool:

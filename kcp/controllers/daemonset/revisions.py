@@ -23,7 +23,7 @@ def resolve(
 ) -> Generator[fx.Effect, fx.Outcome, tuple[Json, list[Json]] | None]:
     """(the revision of the present template, the older ones). None when it could not be made: retried."""
     labelled = yield from _labelled(revisions)
-    current = [r for r in labelled if history.holds(r, daemon_set["spec"]["template"])]
+    current = history.holding(labelled, daemon_set["spec"]["template"])
     old = [r for r in labelled if r not in current]
     number = history.next_number(old)
     if not current:

@@ -23,7 +23,6 @@ Group = tuple[str, PortMap]
 RESOURCE = "endpointslices.discovery.k8s.io"
 MANAGER = "endpointslicemirroring-controller.k8s.io"
 SKIP_LABEL = "endpointslice.kubernetes.io/skip-mirror"
-ENDPOINTS_MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 LEADER = "control-plane.alpha.kubernetes.io/leader"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 MAX_ADDRESSES = 1000
@@ -58,12 +57,10 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
 
 
 def _is_mirrored(endpoints: Json, service: Json) -> bool:
-    """Endpoints that the endpoints controller writes are no news to anybody, leader records no addresses."""
-    labels = meta.labels(endpoints)
+    """Whoever writes slices himself says so by the label; records of leaders hold no addresses."""
     return (
         services.selector(service) is None
-        and labels.get(SKIP_LABEL) != "true"
-        and labels.get(ENDPOINTS_MANAGED_BY) != "endpoint-controller"
+        and meta.labels(endpoints).get(SKIP_LABEL) != "true"
         and LEADER not in meta.annotations(endpoints)
     )
 

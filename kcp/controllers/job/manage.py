@@ -81,7 +81,9 @@ def _remove(sync: Sync, pods: Sequence[Json]) -> Steps:
     """Delete pods that shall not count: their finalizers go first."""
     if not pods:
         return len(sync.active)
-    yield fx.All([drop_finalizer("pods", pod, FINALIZER) for pod in pods if is_tracked(pod)])
+    tracked = [pod for pod in pods if is_tracked(pod)]
+    if tracked:
+        yield fx.All([drop_finalizer("pods", pod, FINALIZER) for pod in tracked])
     yield from delete_pods(sync.job, pods)
     sync.terminating += len(pods)
     sync.ready -= sum(map(pod_facts.is_ready, pods))

@@ -171,9 +171,10 @@ def _claim_of(volume: Json, reference: Json, view: fx.View) -> Generator[fx.Effe
 def _finish_claim(volume: Json, claim: Json, view: fx.View, env: fx.Env) -> Steps:
     """The volume is reserved, the claim does not know it yet."""
     if modes_mismatch(claim, volume):
-        tail = f'to requested PersistentVolumeClaim "{meta.name(claim)}" due to incompatible volumeMode.'
-        yield fx.Event(volume, "Warning", "VolumeMismatch", f"Cannot bind PersistentVolume {tail}")
-        text = f'Cannot bind PersistentVolume "{meta.name(volume)}" {tail}'
+        why = "due to incompatible volumeMode."
+        text = f'Cannot bind PersistentVolume to requested PersistentVolumeClaim "{meta.name(claim)}" {why}'
+        yield fx.Event(volume, "Warning", "VolumeMismatch", text)
+        text = f'Cannot bind PersistentVolume "{meta.name(volume)}" to requested PersistentVolumeClaim {why}'
         yield fx.Event(claim, "Warning", "VolumeMismatch", text)
         return
     yield from _sync_claim(claim, view, env)

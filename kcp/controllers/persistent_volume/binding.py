@@ -82,6 +82,9 @@ def _name_volume(claim: Json, volume: Json) -> Written:
 
 
 def set_volume_phase(volume: Json, phase: str, message: str = "") -> Written:
+    """A phase that is there already stays as it is, message included."""
+    if (volume.get("status") or {}).get("phase") == phase:
+        return volume
     status = {key: value for key, value in (volume.get("status") or {}).items() if key != "message"}
     status["phase"] = phase
     if message:
@@ -92,9 +95,9 @@ def set_volume_phase(volume: Json, phase: str, message: str = "") -> Written:
 
 def fail_volume(volume: Json, reason: str, message: str) -> Written:
     """Phase Failed with its reason as an Event, once."""
-    status = volume.get("status") or {}
-    if (status.get("phase"), status.get("message")) != ("Failed", message):
-        yield fx.Event(volume, "Warning", reason, message)
+    if (volume.get("status") or {}).get("phase") == "Failed":
+        return volume
+    yield fx.Event(volume, "Warning", reason, message)
     return (yield from set_volume_phase(volume, "Failed", message))
 
 
@@ -124,8 +127,9 @@ def _copy_offer(status: Json, volume: Json) -> None:
 
 
 def lose_claim(claim: Json, reason: str, message: str) -> Written:
-    if (claim.get("status") or {}).get("phase") != "Lost":
-        yield fx.Event(claim, "Warning", reason, message)
+    if (claim.get("status") or {}).get("phase") == "Lost":
+        return claim
+    yield fx.Event(claim, "Warning", reason, message)
     return (yield from set_claim_phase(claim, "Lost"))
 
 

@@ -7,7 +7,7 @@ pod goes with that pod once it is scaled away. Source: k8s v1.36 pkg/controller/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from kcp.controllers import effects as fx
@@ -110,8 +110,14 @@ def fix_owners(set_: Json, pod: Json, view: fx.View) -> Generator[fx.Effect, fx.
     well = True
     for claim in of_pod(set_, pod, view):
         references = owners(claim, set_, pod)
-        if references is None or references == meta.owner_references(claim):
+        if references is None:
             continue
+        if _has_foreign_controller(claim, set_, pod):
+            text = (
+                f"PersistentVolumeClaim {meta.name(claim)} has a conflicting OwnerReference that acts as a manging "
+                "controller, the retention policy is ignored for this claim"
+            )
+            yield fx.Event(set_, "Warning", "ConflictingController", text)
         metadata = {k: v for k, v in claim["metadata"].items() if k != "ownerReferences"}
         if references:
             metadata["ownerReferences"] = references
@@ -160,5 +166,9 @@ def _stale_reference(claim: Json, owner: Json, kind: str) -> bool:
 
 def _has_foreign_controller(claim: Json, set_: Json, pod: Json) -> bool:
     """A controller that is neither the set nor the pod, nor anything of their kinds and names."""
-    is_ours: Callable[[Json], bool] = lambda r: _names(r, set_, "StatefulSet") or _names(r, pod, "Pod")  # noqa: E731
-    return any(r.get("controller") and not is_ours(r) for r in meta.owner_references(claim))
+    return any(
+        reference.get("controller")
+        and not _names(reference, set_, "StatefulSet")
+        and not _names(reference, pod, "Pod")
+        for reference in meta.owner_references(claim)
+    )

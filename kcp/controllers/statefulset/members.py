@@ -26,6 +26,8 @@ def create(set_: Json, pods: Sequence[Json], view: fx.View) -> Did:
         if meta.name(pod) in faults:
             yield _event(set_, pod, "create", faults[meta.name(pod)])
     able = [pod for pod in fresh if meta.name(pod) not in faults]
+    if not able:
+        return len(fresh) == len(pods) and not faults
     namespace = meta.namespace(set_)
     outcome = yield fx.All([fx.Create("pods", namespace, pod) for pod in able], slow_start=True)
     well = not faults and len(fresh) == len(pods)
@@ -39,6 +41,8 @@ def create(set_: Json, pods: Sequence[Json], view: fx.View) -> Did:
 
 
 def delete(set_: Json, pods: Sequence[Json]) -> Did:
+    if not pods:
+        return True
     effects = [fx.Delete("pods", meta.namespace(p), meta.name(p), uid=meta.uid(p)) for p in pods]
     outcome = yield fx.All(effects)
     well = True

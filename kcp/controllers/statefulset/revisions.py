@@ -30,7 +30,7 @@ def resolve(set_: Json, revisions: Sequence[Json]) -> Generator[fx.Effect, fx.Ou
     ordered = sorted(revisions, key=history.by_revision)
     status = set_.get("status") or {}
     collisions = status.get("collisionCount") or 0
-    equal = [r for r in ordered if history.holds(r, set_["spec"]["template"])]
+    equal = history.holding(ordered, set_["spec"]["template"])
     update: Json | None
     if equal and equal[-1] is ordered[-1]:
         update = equal[-1]

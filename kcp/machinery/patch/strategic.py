@@ -329,8 +329,9 @@ def _ordered(
 ) -> list[Any]:
     """`merged` with the items of the patch in the patch's order, and the others put in where they stood."""
     identity = _identity(key)
-    from_patch = [item for item in merged if _position(patch, item, identity) >= 0]
-    others = [item for item in merged if _position(patch, item, identity) < 0]
+    in_patch = _places(patch, identity)
+    from_patch = [item for item in merged if in_patch(item) >= 0]
+    others = [item for item in merged if in_patch(item) < 0]
     if key:
         for item in (*merged, *patch_order):
             if not isinstance(item, dict) or key not in item:
@@ -351,11 +352,33 @@ def _position(items: list[Any], item: Any, identity: Callable[[Any], Any]) -> in
     return next((at for at, other in enumerate(items) if identity(other) == wanted), -1)
 
 
+def _places(items: list[Any], identity: Callable[[Any], Any]) -> Callable[[Any], int]:
+    """Where an item of the same identity stands in `items`, -1 for nowhere; looked up, not searched, where that works."""
+    table: dict[Any, int] = {}
+    try:
+        for at, item in enumerate(items):
+            table.setdefault(identity(item), at)
+    except TypeError:  # an identity that cannot be hashed
+        return lambda item: _position(items, item, identity)
+
+    def place(item: Any) -> int:
+        wanted = identity(item)
+        try:
+            return table.get(wanted, -1)
+        except TypeError:
+            return -1
+
+    return place
+
+
 def _sorted_by(items: list[Any], order: list[Any], identity: Callable[[Any], Any]) -> list[Any]:
     """Stable; items that the order does not name stay where they are."""
+    if len(items) < 2:
+        return list(items)
+    place = _places(order, identity)
 
     def by_place(a: Any, b: Any) -> int:
-        left, right = _position(order, a, identity), _position(order, b, identity)
+        left, right = place(a), place(b)
         return left - right if left >= 0 and right >= 0 else 0
 
     return sorted(items, key=cmp_to_key(by_place))
@@ -367,9 +390,10 @@ def _interleaved(
     """Each of `others` goes before the first patch item that followed it in the document."""
     out: list[Any] = []
     at = 0
+    stood = _places(server_order, identity)
     for item in patch:
-        place = _position(server_order, item, identity)
-        while at < len(others) and 0 <= _position(server_order, others[at], identity) < place:
+        place = stood(item)
+        while at < len(others) and 0 <= stood(others[at]) < place:
             out.append(others[at])
             at += 1
         out.append(item)

@@ -3,36 +3,41 @@
     interpret(("sh", "-c", "echo hi; sleep 5; exit 3"))    Program(runs_s=5.0, exit_code=3, output=("hi",))
     interpret(("nginx", "-g", "daemon off;"))              Program(runs_s=None, known=False)
 
-Understood are `exit`, `sleep`, `true`, `false`, `echo`, `printf`, `timeout`, `exec`, a shell with `-c` that strings
-such commands together with `;`, `&&`, `||` and new lines, and a list of tools that end at once with success. An
-endless loop runs for ever. Everything else is not known: whoever starts it decides how long that runs.
+Understood are `exit`, `sleep`, `true`, `false`, `echo`, `printf`, `timeout`, `exec`, `[ … ]`, a shell with `-c` that
+strings such commands together with `;`, `&&`, `||`, `if` and new lines, variables and `$((…))`, and a list of tools
+that end at once with success. An endless loop runs for ever. Everything else is not known: whoever starts it decides
+how long that runs. There are no files: tests for one are false.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import attrs
 
+from kcp.node.runtime.shell_words import expand, holds
+
 SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh"})
 QUICK_TOOLS = frozenset({
-    "[", ":", "basename", "cd", "chgrp", "chmod", "chown", "cp", "curl", "cut", "date", "df",
+    ":", "basename", "cd", "chgrp", "chmod", "chown", "cp", "curl", "cut", "date", "df",
     "dirname", "du", "env", "export", "expr", "find", "free", "getent", "grep", "gunzip", "gzip",
     "head", "hostname", "id", "ifconfig", "ip", "ln", "ls", "mkdir", "mktemp", "mv", "nproc",
     "nslookup", "printenv", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "set", "sort",
-    "stat", "sync", "tar", "tee", "test", "touch", "tr", "trap", "ulimit", "umask", "uname", "uniq",
+    "stat", "sync", "tar", "tee", "touch", "tr", "trap", "ulimit", "umask", "uname", "uniq",
     "unset", "uptime", "wc", "wget", "which", "whoami",
 })  # fmt: skip
 _MAX_OUTPUT_LINES = 1000
+_MAX_SCRIPT = 16_384
+"""Characters that are looked at; nobody's script may hold up the process."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]*\.?[0-9]+)([smhd]?)", re.ASCII).fullmatch
 _ENDLESS = re.compile(
     r"\s*(?:while\s+(?:true|:|\[\s*1\s*\]|sleep\s)|until\s+false|for\s*\(\(\s*;\s*;\s*\)\))"
 )
-_CONSTRUCTS = frozenset({"while", "until", "for", "if", "case", "{", "(", "function", "select"})
+_CONSTRUCTS = frozenset({"while", "until", "for", "case", "{", "(", "function", "select"})
 
 
 @attrs.frozen(slots=True)
@@ -58,6 +63,10 @@ class _Run:
     background: bool = False
 
 
+_Joined = tuple[str, list[str]]
+"""What joins a command to the one before (`;`, `&&`, `||`), and its words."""
+
+
 class _Ends(Exception):
     """Raised when the script is over: with a status, or never (`program` then says what it is instead)."""
 
@@ -66,9 +75,11 @@ class _Ends(Exception):
         self.program = program
 
 
-def interpret(argv: Sequence[str]) -> Program:
+def interpret(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Program:
     """The program of command and args together; an empty one (the image's own entrypoint) is not known."""
-    return _interpret(tuple(argv))
+    if sum(map(len, argv)) > _MAX_SCRIPT:
+        return UNKNOWN
+    return _interpret(tuple(expand(word, environment or {}) for word in argv))
 
 
 @lru_cache(maxsize=4096)
@@ -88,16 +99,58 @@ def _script(run: _Run, text: str) -> None:
     """Commands in turn, each joined to the one before by `;`, `&&` or `||`."""
     if _ENDLESS.match(text):
         raise _Ends(Program(None, output=tuple(run.output)))
-    for joint, words in _commands(text):
-        if (joint == "&&" and run.status != 0) or (joint == "||" and run.status == 0):
+    _sequence(run, _commands(text), 0, True, ())
+
+
+def _sequence(run: _Run, commands: list[_Joined], at: int, live: bool, ends: tuple[str, ...]) -> int:
+    """Run (when `live`) up to a command that begins with one of `ends`; returns its place."""
+    while at < len(commands) and commands[at][1][0] not in ends:
+        joint, words = commands[at]
+        does = live and not (joint == "&&" and run.status != 0) and not (joint == "||" and run.status == 0)
+        if words[0] == "if":
+            at = _branch(run, commands, at, does)
             continue
-        if words[0] in _CONSTRUCTS:
-            rest = text[text.index(words[0]) :]
-            raise _Ends(Program(None, output=tuple(run.output), known=_ENDLESS.match(rest) is not None))
-        _command(run, words)
+        if does:
+            _construct(run, words)
+            _command(run, words)
+        at += 1
+    return at
 
 
-def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
+def _branch(run: _Run, commands: list[_Joined], at: int, live: bool) -> int:
+    """`if …; then …; elif …; else …; fi`; returns the place after it."""
+    at = _sequence(run, commands, _without_keyword(commands, at), live, ("then",))
+    taken = live and run.status == 0
+    at = _sequence(run, commands, _without_keyword(commands, at), taken, ("elif", "else", "fi"))
+    if at >= len(commands):
+        raise _Ends(UNKNOWN)
+    if commands[at][1][0] == "elif":
+        return _branch(run, commands, at, live and not taken)
+    if commands[at][1][0] == "else":
+        at = _sequence(run, commands, _without_keyword(commands, at), live and not taken, ("fi",))
+    return at + 1
+
+
+def _without_keyword(commands: list[_Joined], at: int) -> int:
+    """Take the first word off a command; where that was all, go on to the next one."""
+    if at >= len(commands):
+        raise _Ends(UNKNOWN)
+    words = commands[at][1][1:]
+    if not words:
+        return at + 1
+    commands[at] = (";", words)
+    return at
+
+
+def _construct(run: _Run, words: list[str]) -> None:
+    """Loops and the like: endless ones run for ever, the others are not understood."""
+    if words[0] in _CONSTRUCTS:
+        endless = _ENDLESS.match(" ".join([*words, ""])) is not None
+        raise _Ends(Program(None, output=tuple(run.output), known=endless))
+
+
+def _commands(text: str) -> list[_Joined]:
+    """The simple commands of a script, each with what joins it to the one before."""
     lines = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
     lexer = shlex.shlex(" ; ".join(lines), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
@@ -106,12 +159,15 @@ def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
         tokens = list(lexer)
     except ValueError:
         raise _Ends(UNKNOWN) from None
+    found: list[_Joined] = []
     joint, words, skip = ";", [], False  # type: str, list[str], bool
     for token in tokens:
         if token in (";", "&&", "||", "|", "&"):
             if words and token != "|":
-                yield joint, [*words, "&"] if token == "&" else words
-            joint, words = (";" if token in ("|", "&") else token), []
+                found.append((joint, [*words, "&"] if token == "&" else words))
+            if words or token not in (";",):
+                joint = ";" if token in ("|", "&") else token
+            words = []
         elif skip:
             skip = False
         elif token and token[0] in "<>":
@@ -119,7 +175,8 @@ def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
         else:
             words.append(token)
     if words:
-        yield joint, words
+        found.append((joint, words))
+    return found
 
 
 def _command(run: _Run, words: list[str]) -> None:
@@ -221,6 +278,10 @@ def _set_status(status: int) -> Callable[[_Run, list[str]], None]:
     return action
 
 
+def _test(run: _Run, args: list[str]) -> None:
+    run.status = 0 if holds([arg for arg in args if arg not in ("]", "]]")]) else 1
+
+
 _ACTIONS: dict[str, Callable[[_Run, list[str]], None]] = {
     "true": _set_status(0),
     "false": _set_status(1),
@@ -231,4 +292,7 @@ _ACTIONS: dict[str, Callable[[_Run, list[str]], None]] = {
     "timeout": _timeout,
     "cat": _cat,
     "wait": _wait,
+    "[": _test,
+    "[[": _test,
+    "test": _test,
 }

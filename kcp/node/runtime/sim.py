@@ -129,7 +129,8 @@ def unreachable_registry(name: str) -> str:
 def default_program(config: ContainerConfig) -> program.Program:
     """What the container's command does; a guess that lets its pod get on where it is not known."""
     container = config.container
-    does = program.interpret((*(container.get("command") or ()), *(container.get("args") or ())))
+    argv = (*(container.get("command") or ()), *(container.get("args") or ()))
+    does = program.interpret(argv, _environment(config) if any("$" in word for word in argv) else None)
     if does.known or does.runs_s is not None:
         return does
     if config.field == "initContainers" and container.get("restartPolicy") != "Always":
@@ -138,6 +139,21 @@ def default_program(config: ContainerConfig) -> program.Program:
     if owner is not None and owner.get("kind") == "Job" and config.field == "containers":
         return attrs.evolve(does, runs_s=JOB_RUN_S)
     return does
+
+
+def _environment(config: ContainerConfig) -> dict[str, str]:
+    """Variables with a plain value, or with one from the pod's own metadata."""
+    metadata, found = config.pod["metadata"], {}
+    for variable in config.container.get("env") or ():
+        value = variable.get("value", "")
+        path = ((variable.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath", "")
+        field, _, key = path.removeprefix("metadata.").partition("[")
+        if key:
+            value = (metadata.get(field) or {}).get(key.strip("]'\""), "")
+        elif path.startswith("metadata."):
+            value = str(metadata.get(field) or "")
+        found[variable["name"]] = value
+    return found
 
 
 class SimRuntime:

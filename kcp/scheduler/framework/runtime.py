@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 
 from kcp.scheduler.cluster_state import ClusterState
-from kcp.scheduler.framework.plugin import Codes, Cycle, DynamicFilter, PreFilter, Score, StaticFilter
+from kcp.scheduler.framework.plugin import ALL, Codes, Cycle, DynamicFilter, PreFilter, Score, StaticFilter
 from kcp.scheduler.pod_class import PodClass, Shape
 from kcp.scheduler.terms import Bools, Ids, Ints
 
@@ -88,22 +88,25 @@ class ClassCache:
     def refresh_total(self, state: ClusterState) -> None:
         """Bring total, best and ties up to the state. `shape` must be fresh."""
         if self.total_epoch != state.epoch:
-            self._recompute()
+            self.total = np.full(len(state), -1, np.int64)
+            self._compute(ALL)
         elif self.read < len(state.dirty):
             pending = state.dirty[self.read :]
-            if len(pending) > 64 and len(pending) > len(state) // 4:
-                self._recompute()
-            else:
+            if len(pending) <= 16 + len(state) // 100:
                 for node in pending:
                     self._patch(node)
                 if not self.ties:
                     self._find_best()
+            else:
+                self._compute(np.unique(np.array(pending, np.int64)))
         self.total_epoch, self.read = state.epoch, len(state.dirty)
 
-    def _recompute(self) -> None:
-        ok = self.shape.ok if self.static_ok is None else self.shape.ok & self.static_ok
-        self.total = np.where(ok, self.shape.score + self.offset, -1)
-        self.feasible = int(np.count_nonzero(ok))
+    def _compute(self, rows: Any) -> None:
+        ok = self.shape.ok[rows] if self.static_ok is None else self.shape.ok[rows] & self.static_ok[rows]
+        offset = self.offset if isinstance(self.offset, int) else self.offset[rows]
+        before = int(np.count_nonzero(self.total[rows] >= 0))
+        self.total[rows] = np.where(ok, self.shape.score[rows] + offset, -1)
+        self.feasible = int(np.count_nonzero(ok)) + (0 if rows is ALL else self.feasible - before)
         self._find_best()
 
     def _find_best(self) -> None:
@@ -138,6 +141,7 @@ class Framework:
         self.name = name
         self.plugins = plugins
         self.preemption = preemption
+        self.dry_runs: dict[tuple[str, int], tuple[Any, Any]] = {}
         self.defaults: dict[int, tuple[int, Any]] = {}
         self._always_scored = [(p, w) for p, w in plugins.scores if not hasattr(p, "static_score")]
         self._dynamic_filters: list[Any] = [

@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kcp.scheduler.cluster_state import ClusterState
-from kcp.scheduler.framework.plugin import Codes, Cycle, Reasons, Rows
+from kcp.scheduler.framework.plugin import ALL, Codes, Cycle, Reasons, Rows
 from kcp.scheduler.framework.status import UNRESOLVABLE, UNSCHEDULABLE
 from kcp.scheduler.plugins import node_resources
 from kcp.scheduler.pod_class import BASE_RESOURCES, Shape
 from kcp.scheduler.terms import Bools, Ints
 
+PATCH_AT_MOST = 16
+"""Up to so many touched nodes (and one more for each 250) are patched one by one; else all are computed anew."""
 TOO_MANY_PODS = "Too many pods"
 
 
@@ -114,14 +116,16 @@ class ShapeCache:
     def refresh(self, state: ClusterState) -> None:
         if self.epoch != state.epoch:
             self._connect(state)
-            self._recompute(state)
+            self.ok = np.ones(len(state), np.bool_)
+            self.score = np.zeros(len(state), np.int64)
+            self._compute(state, ALL)
         elif self.read < len(state.dirty):
             pending = state.dirty[self.read :]
-            if len(pending) > 64 and len(pending) > len(state) // 4:
-                self._recompute(state)
-            else:
+            if len(pending) <= PATCH_AT_MOST + len(state) // 250:
                 for node in pending:
                     self._patch(state, node)
+            else:
+                self._compute(state, np.unique(np.array(pending, np.int64)))
         self.epoch, self.read = state.epoch, len(state.dirty)
 
     def _connect(self, state: ClusterState) -> None:
@@ -137,19 +141,21 @@ class ShapeCache:
         if balanced is not None:
             self._balance = node_resources.columns_of(state, shape, balanced.resources, real=True)
 
-    def _recompute(self, state: ClusterState) -> None:
-        nodes = len(state)
-        ok = np.ones(nodes, np.bool_)
-        score = np.zeros(nodes, np.int64)
+    def _compute(self, state: ClusterState, rows: Any) -> None:
+        """All rows, or the given ones, as vectors."""
+        nodes = len(state) if rows is ALL else len(rows)
         if self._filters:
-            ok = state.pod_count < state.max_pods
+            ok = state.pod_count[rows] < state.max_pods[rows]
             for column, amount in self._wanted:
-                ok = ok & (amount <= column.allocatable - column.requested)
+                ok = ok & (amount <= column.allocatable[rows] - column.requested[rows])
+            self.ok[rows] = ok
+        score = np.zeros(nodes, np.int64)
         if self._fit is not None and self._fit_weight:
-            score = score + self._fit.strategy.all(self._columns, nodes) * self._fit_weight
+            score = score + self._fit.strategy.all(_at(self._columns, rows), nodes) * self._fit_weight
         if self._balanced is not None:
-            score = score + node_resources.balance_all(self._balance, nodes) * self._balanced_weight
-        self.ok, self.score = ok, score
+            balance = node_resources.balance_all(_at(self._balance, rows), nodes)
+            score = score + balance * self._balanced_weight
+        self.score[rows] = score
 
     def _patch(self, state: ClusterState, node: int) -> None:
         score = 0
@@ -166,3 +172,11 @@ class ShapeCache:
         if self._balanced is not None:
             score += node_resources.balance_row(self._balance, node) * self._balanced_weight
         self.score[node] = score
+
+
+def _at(columns: Sequence[node_resources.Column], rows: Any) -> Sequence[node_resources.Column]:
+    if rows is ALL:
+        return columns
+    return [
+        node_resources.Column(c.allocatable[rows], c.requested[rows], c.request, c.weight) for c in columns
+    ]

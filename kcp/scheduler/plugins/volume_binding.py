@@ -13,6 +13,7 @@ import numpy as np
 
 from kcp.apis.semantics import volumes
 from kcp.apis.semantics.affinity import requirement_matches
+from kcp.machinery import meta
 from kcp.machinery.errors import go_quote
 from kcp.machinery.labels import from_label_selector
 from kcp.machinery.quantity import parse
@@ -38,6 +39,14 @@ class Claims:
     bound: tuple[Json, ...]
     waiting: tuple[Json, ...]
     immediate: tuple[Json, ...]
+
+
+@attrs.frozen(eq=False)
+class Provision:
+    """A waiting claim gets this volume, or (`volume` empty) one that is provisioned for the node."""
+
+    claim: Json
+    volume: str
 
 
 class VolumeBinding:
@@ -117,16 +126,31 @@ def _code(cycle: Cycle, claims: Claims, node: NodeInfo) -> int:
             return 1
         if not volumes.node_affinity_matches(volume, node.labels, node.name):
             return 2
+    return _place_waiting(cycle, claims, node)[0]
+
+
+def _place_waiting(cycle: Cycle, claims: Claims, node: NodeInfo) -> tuple[int, list[Provision]]:
+    """(code, how each waiting claim is served on this node); small claims choose their volume first."""
+    plans: list[Provision] = []
     taken: set[str] = set()
     for claim in sorted(claims.waiting, key=_requested):
         found = _matching_volume(cycle, claim, node, taken)
-        if found is not None:
+        if found is None:
+            code = _provision_code(cycle, claim, node)
+            if code:
+                return code, []
+        else:
             taken.add(found)
-            continue
-        code = _provision_code(cycle, claim, node)
-        if code:
-            return code
-    return 0
+        plans.append(Provision(claim, found or ""))
+    return 0, plans
+
+
+def plans_for(cycle: Cycle, node: NodeInfo) -> list[Provision]:
+    """What must be written before the pod can be bound to this feasible node; nothing without waiting claims."""
+    if not cycle.info.volumes:
+        return []
+    claims = claims_of(cycle)
+    return _place_waiting(cycle, claims, node)[1] if claims.waiting else []
 
 
 def _requested(claim: Json) -> int:
@@ -138,10 +162,13 @@ def _matching_volume(cycle: Cycle, claim: Json, node: NodeInfo, taken: set[str])
     """The smallest free volume that serves the claim on this node."""
     spec = claim.get("spec") or {}
     selector = from_label_selector(spec["selector"]) if spec.get("selector") is not None else None
+    key = meta.key_of(claim)
     best: tuple[int, str] | None = None
     for name, volume in sorted(cycle.state.objects["persistentvolumes"].items()):
         about = volume.get("spec") or {}
-        if name in taken or volumes.volume_class(volume) != volumes.claim_class(claim):
+        if name in taken or cycle.state.reserved.get(name, key) != key:
+            continue
+        if volumes.volume_class(volume) != volumes.claim_class(claim):
             continue
         reserved = about.get("claimRef")
         if reserved and not volumes.is_bound_to(volume, claim):

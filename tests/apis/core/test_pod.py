@@ -12,6 +12,7 @@ from kcp.apis.core.pod import (
     prepare_resize,
     validate_ephemeral_containers,
     validate_resize,
+    validate_create,
 )
 from kcp.apis.core.pod_printing import pod_status
 from kcp.machinery.errors import BadRequest
@@ -268,3 +269,25 @@ def test_an_ephemeral_container_has_rules_of_its_own(change: Json, wanted: str) 
     old = _pod()
     new = _debugged(old, {**_DEBUGGER, **change})
     assert wanted in [str(error) for error in validate_ephemeral_containers(new, old)]
+
+
+def test_a_spec_that_was_valid_once_is_valid_again_and_a_faulty_one_never_becomes_so() -> None:
+    def named(volume: str, image: str = "i") -> dict[str, Any]:
+        mount = {"name": volume, "mountPath": "/token", "readOnly": True}
+        container = {
+            "name": "main", "image": image, "volumeMounts": [mount], "terminationMessagePolicy": "File",
+            "imagePullPolicy": "Always",
+        }  # fmt: skip
+        spec = {
+            "containers": [container], "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "x",
+            "terminationGracePeriodSeconds": 30, "securityContext": {}, "volumes": [{"name": volume, "emptyDir": {}}],
+        }  # fmt: skip
+        return {"metadata": {"name": "p", "namespace": "default"}, "spec": spec}
+
+    for _ in range(2):
+        assert validate_create(named("kube-api-access-bcdfg")) == []
+        assert validate_create(named("kube-api-access-4zx5z")) == []
+        (bad,) = validate_create(named("kube-api-access-bcdfg", image=" i"))
+        assert bad.field == "spec.containers[0].image"
+        assert validate_create(named("kube-api-access-BCDFG"))
+        assert validate_create(named("kube-api-access-"))
