@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from benchmarks.api_create import PODS, pod
 from kcp.api.context import Call
 from kcp.api.decoding import decode_object
+from kcp.api.documents import private_copy
 from kcp.api.filters.authentication import NOBODY
 from kcp.api.negotiation import render
 from kcp.api.options import write_options
@@ -41,7 +42,6 @@ from kcp.base.clock import SystemClock
 from kcp.base.entropy import SystemEntropy
 from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
 from kcp.machinery.document import Document, normal
-from kcp.api.documents import private_copy
 from kcp.machinery.meta import validate_object_meta
 from kcp.store.facts import projections
 from kcp.store.open import open_store
@@ -108,13 +108,17 @@ class Bench:
             return made
 
         def admitted() -> list[Any]:
-            return [attributes_of(write, "CREATE", each["metadata"]["name"], each, None) for each in defaulted()]
+            return [
+                attributes_of(write, "CREATE", each["metadata"]["name"], each, None) for each in defaulted()
+            ]
 
         questions = [attributes_of(write, "CREATE", each["metadata"]["name"], each, None) for each in drafts]
         bodies = [normal(each) for each in drafts]
         written = Written(Document(bodies[0], 1, drafts[0]), 1, Op.ADDED)
         return {
-            "filters, in and out": cpu_us(self._through_filters, lambda: [self.call(n) for n in range(self.rounds)]),
+            "filters, in and out": cpu_us(
+                self._through_filters, lambda: [self.call(n) for n in range(self.rounds)]
+            ),
             "path, query, call": cpu_us(self.call, lambda: list(range(self.rounds))),
             "decode and check types": cpu_us(lambda call: decode_object(server, call, kind), lambda: calls),
             "options and write": cpu_us(self.write, lambda: calls),
@@ -131,9 +135,12 @@ class Bench:
             "validate the pod": cpu_us(strategy.validate_create, lambda: drafts),
             "warnings": cpu_us(lambda obj: strategy.warnings(obj, None), lambda: drafts),
             "validating admission": cpu_us(server.admission.validate, lambda: questions),
-            "settle (twice)": 2 * cpu_us(lambda each: server.admission.settle(each, server.store), lambda: questions),
+            "settle (twice)": 2
+            * cpu_us(lambda each: server.admission.settle(each, server.store), lambda: questions),
             "encode": cpu_us(normal, lambda: drafts),
-            "render": cpu_us(lambda call: render(server, call, result_of(write, written, 201)), lambda: calls),
+            "render": cpu_us(
+                lambda call: render(server, call, result_of(write, written, 201)), lambda: calls
+            ),
         }
 
     def _through_filters(self, call: Call) -> None:
@@ -150,16 +157,16 @@ class Bench:
         """The writer's share: deciding, indexing, publishing and the rows, 32 writes at a time."""
         server = self.cluster.server
         write = self.write(self.call(0))
-        operations = []
-        for number in range(offset, offset + self.rounds):
-            value = draft(write, decode_object(server, self.call(number), write.kind))
-            put = Put(normal(value), value)
-            key = Key("pods", "default", value["metadata"]["name"])
-            operations.append(Operation(key, lambda current, head, put=put: put))
+        operations = [self._operation(write, number) for number in range(offset, offset + self.rounds)]
         started = time.process_time()
         for at in range(0, len(operations), 32):
             await asyncio.gather(*(server.store.append(each) for each in operations[at : at + 32]))
         return (time.process_time() - started) / len(operations) * 1e6
+
+    def _operation(self, write: Any, number: int) -> Operation:
+        value = draft(write, decode_object(self.cluster.server, self.call(number), write.kind))
+        put = Put(normal(value), value)
+        return Operation(Key("pods", "default", value["metadata"]["name"]), lambda current, head: put)
 
     async def whole_us(self, method: str, offset: int) -> float:
         """The handler with everything in it, as an administrator with a client certificate, answers in bytes."""

@@ -25,19 +25,22 @@ async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
 @kopf.on.create("v1", "configmaps", labels=CARED_FOR)
 @kopf.on.update("v1", "configmaps", labels=CARED_FOR, field="data")
 async def annotate(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
-    digest = hashlib.sha256(json.dumps(dict(body.get("data") or {}), sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps(dict(body.get("data") or {}), sort_keys=True).encode()).hexdigest()[
+        :12
+    ]
     patch.metadata.annotations["example.com/checksum"] = digest
     kopf.info(body, reason="Checked", message=f"the checksum is {digest}")
 
 
 @kopf.on.delete("v1", "configmaps", labels=CARED_FOR)
-async def say_farewell(name: str | None, namespace: str | None, **_: Any) -> None:
+async def say_farewell(name: str, namespace: str, **_: Any) -> None:
     async with client.ApiClient() as api:
         core = client.CoreV1Api(api)
-        farewell = {"metadata": {"name": "farewells"}, "data": {str(name): "gone"}}
+        said: Any = {name: "gone"}
         try:
+            farewell: Any = {"metadata": {"name": "farewells"}, "data": said}
             await core.create_namespaced_config_map(namespace, farewell)
         except client.ApiException as error:
             if error.status != 409:
                 raise
-            await core.patch_namespaced_config_map("farewells", namespace, {"data": farewell["data"]})
+            await core.patch_namespaced_config_map("farewells", namespace, {"data": said})

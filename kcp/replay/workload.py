@@ -85,7 +85,7 @@ class _Writer:
             "surge": surge,
             "unavailable": unavailable,
             "recreate": self.entropy.below(6) == 0,
-            "tolerate_s": (None, 5, 60)[self.entropy.below(3)],
+            "tolerate_s": (None, None, 45)[self.entropy.below(3)],
         }
 
     def _scale(self) -> Json:

@@ -71,6 +71,10 @@ _FACTORIES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "NodeResourcesBalancedAllocation": BalancedAllocation,
     "ImageLocality": lambda args: ImageLocality(),
 }
+SCORING = frozenset(
+    {"TaintToleration", "NodeAffinity", "NodeResourcesFit", "PodTopologySpread", "InterPodAffinity",
+     "NodeResourcesBalancedAllocation", "ImageLocality"}
+)  # fmt: skip
 _ELSEWHERE = frozenset(
     {"SchedulingGates", "PrioritySort", "DynamicResources", "DefaultPreemption", "DefaultBinder",
      "NodeDeclaredFeatures"}
@@ -94,9 +98,7 @@ class Profile:
     enabled: tuple[str, ...] = tuple(name for name, _ in DEFAULT_PLUGINS)
     filters: tuple[str, ...] = tuple(name for name, _ in DEFAULT_PLUGINS)
     scores: tuple[tuple[str, int], ...] = tuple(
-        (name, weight or 1)
-        for name, weight in DEFAULT_PLUGINS
-        if weight or name in ("NodeResourcesFit", "ImageLocality")
+        (name, weight or 1) for name, weight in DEFAULT_PLUGINS if name in SCORING
     )
     post_filters: tuple[str, ...] = ("DynamicResources", "DefaultPreemption")
     pre_enqueue: tuple[str, ...] = ("SchedulingGates", "DefaultPreemption")
@@ -179,11 +181,7 @@ def _profile(row: Json, number: int) -> Profile:
     def at(point: str) -> list[tuple[str, int]]:
         return _merged(everywhere, plugins.get(point) or {}, number)
 
-    scores = [
-        (name, weight or 1)
-        for name, weight in at("score")
-        if name not in _FACTORIES or _is_score(_FACTORIES[name](args.get(name) or {}))
-    ]
+    scores = [(name, weight or 1) for name, weight in at("score") if name in SCORING]
     return Profile(
         name=row.get("schedulerName") or DEFAULT_NAME,
         enabled=tuple(name for name, _ in everywhere),

@@ -20,7 +20,21 @@ from kcp.machinery.schema.compile import Schema, schema_for
 from tests.real.kinds import samples
 
 Json = dict[str, Any]
-NAMES = ("sample", "a", "b", "kubernetes", "default", "kube-system", "no-such", "A_B", "x" * 300, "..", "%", "é", "a:b")
+NAMES = (
+    "sample",
+    "a",
+    "b",
+    "kubernetes",
+    "default",
+    "kube-system",
+    "no-such",
+    "A_B",
+    "x" * 300,
+    "..",
+    "%",
+    "é",
+    "a:b",
+)
 NAMESPACES = ("default", "fuzz", "kube-system", "no-such", "", "A_B")
 WEIRD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 2**70, 1.5, -0.0, 1e300, "", " ", "a", "\x00", "é", "💥",
@@ -112,9 +126,13 @@ def _group(obj: Json) -> str:
 def shots(seed: int, count: int) -> list[Shot]:
     """The requests of a seed: mostly about a few kinds, of which there is a valid object to begin with."""
     chance = random.Random(seed)
-    focus = chance.sample([kind for kind in kinds() if kind.stored and (kind.group, kind.kind) in _samples()], FOCUS)
+    focus = chance.sample(
+        [kind for kind in kinds() if kind.stored and (kind.group, kind.kind) in _samples()], FOCUS
+    )
     first = [Maker(chance, focus).valid(kind) for kind in focus]
-    return first + [Maker(random.Random(f"{seed} {number}"), focus).shot() for number in range(count - len(first))]
+    return first + [
+        Maker(random.Random(f"{seed} {number}"), focus).shot() for number in range(count - len(first))
+    ]
 
 
 @attrs.frozen
@@ -135,7 +153,9 @@ class Maker:
             return Shot(self._method(), path, self._query(), self._headers(""), self._junk(b"{}"))
         kind = pick.choice(self.focus if pick.random() < 0.75 else kinds())
         method = self._method()
-        path = self._path(kind, named=method in ("PUT", "PATCH") or (method != "POST" and pick.random() < 0.6))
+        path = self._path(
+            kind, named=method in ("PUT", "PATCH") or (method != "POST" and pick.random() < 0.6)
+        )
         media_type = self._media_type(method)
         body = self._body(kind, method, media_type) if method in ("POST", "PUT", "PATCH", "DELETE") else b""
         return Shot(method, path, self._query(), self._headers(media_type), body)
@@ -224,7 +244,10 @@ class Maker:
         if schema.items is not None:
             return [self._grown(schema.items, depth - 1) for _ in range(pick.choice((0, 1, 1, 2)))]
         if schema.additional is not None:
-            return {name: self._grown(schema.additional, depth - 1) for name in pick.sample(("a", "cpu", "x/y", "é"), 2)}
+            return {
+                name: self._grown(schema.additional, depth - 1)
+                for name in pick.sample(("a", "cpu", "x/y", "é"), 2)
+            }
         return self._scalar(schema)
 
     def _scalar(self, schema: Schema) -> Any:
@@ -248,12 +271,31 @@ class Maker:
     def _operations(self, kind: Kind) -> Any:
         pick = self.chance
         sample = _samples().get((kind.group, kind.kind)) or {}
-        pointers = ["", "/", "/metadata/labels", "/metadata", "/spec", "/status", "/data/x", "/spec/0", "/a~2", "x", "/kind"]
-        pointers += [f"/{one}/{two}" for one, inner in sample.items() if isinstance(inner, dict) for two in inner]
+        pointers = [
+            "",
+            "/",
+            "/metadata/labels",
+            "/metadata",
+            "/spec",
+            "/status",
+            "/data/x",
+            "/spec/0",
+            "/a~2",
+            "x",
+            "/kind",
+        ]
+        pointers += [
+            f"/{one}/{two}" for one, inner in sample.items() if isinstance(inner, dict) for two in inner
+        ]
         operations: list[Any] = []
         for _ in range(pick.choice((0, 1, 1, 2, 4))):
             op = pick.choice(("add", "remove", "replace", "move", "copy", "test", "x"))
-            one = {"op": op, "path": pick.choice(pointers), "from": pick.choice(pointers), "value": pick.choice(WEIRD)}
+            one = {
+                "op": op,
+                "path": pick.choice(pointers),
+                "from": pick.choice(pointers),
+                "value": pick.choice(WEIRD),
+            }
             operations.append(one if pick.random() < 0.9 else pick.choice(WEIRD))
         return operations if pick.random() < 0.95 else pick.choice(WEIRD)
 
@@ -274,7 +316,15 @@ class Maker:
             return body
         at = pick.randrange(len(body))
         return pick.choice(
-            (body[:at], body[:at] + bytes([pick.randrange(256)]) + body[at + 1 :], body * 2, b"", b"\xff\xfe", b"null", b"[]")
+            (
+                body[:at],
+                body[:at] + bytes([pick.randrange(256)]) + body[at + 1 :],
+                body * 2,
+                b"",
+                b"\xff\xfe",
+                b"null",
+                b"[]",
+            )
         )
 
 

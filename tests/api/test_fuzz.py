@@ -59,7 +59,11 @@ def judge(shot: Shot, response: Response) -> None:
     """Raises AssertionError for an answer that no client could make sense of."""
     known = response.status == 500 and any(text in response.body for text in LIKE_KUBERNETES)
     assert (response.status != 500 or known) and 200 <= response.status < 600
-    assert response.status != 503 or shot.path.startswith(("/readyz", "/livez", "/healthz")) or "proxy" in shot.path
+    assert (
+        response.status != 503
+        or shot.path.startswith(("/readyz", "/livez", "/healthz"))
+        or "proxy" in shot.path
+    )
     media_type = response.header("content-type").partition(";")[0]
     if shot.method == "HEAD" or media_type != "application/json" or response.status == 101:
         return

@@ -68,7 +68,9 @@ async def aggregated(door: Door) -> None:
     assert wanted <= names
 
 
-@proves("[sig-api-machinery] AggregatedDiscovery should support raw aggregated discovery endpoint Accept headers")
+@proves(
+    "[sig-api-machinery] AggregatedDiscovery should support raw aggregated discovery endpoint Accept headers"
+)
 async def aggregated_headers(door: Door) -> None:
     for path in ("/api", "/apis"):
         answer = await door.ask("GET", path, accept=AGGREGATED)
@@ -110,7 +112,9 @@ async def many_templates(door: Door, count: int) -> str:
     return path
 
 
-@proves("[sig-api-machinery] Servers with support for API chunking should return chunks of results for list calls")
+@proves(
+    "[sig-api-machinery] Servers with support for API chunking should return chunks of results for list calls"
+)
 async def chunks(door: Door) -> None:
     path = await many_templates(door, 40)
     seen: list[str] = []
@@ -164,7 +168,9 @@ async def started(door: Door) -> str:
     return await door.revision(MAPS)
 
 
-@proves("[sig-api-machinery] Watchers should observe add, update, and delete watch notifications on configmaps")
+@proves(
+    "[sig-api-machinery] Watchers should observe add, update, and delete watch notifications on configmaps"
+)
 async def watchers_with_selectors(door: Door) -> None:
     rv = await started(door)
     of_a = await door.watch(MAPS, rv, "watched=a")
@@ -252,7 +258,9 @@ async def watches_agree(door: Door) -> None:
     revisions = [event["object"]["metadata"]["resourceVersion"] for event in events]
     for start in range(0, count - 1, 5):
         later = await door.watch(MAPS, revisions[start])
-        orders.append([(await later.next())["object"]["metadata"]["resourceVersion"] for _ in revisions[start + 1 :]])
+        orders.append(
+            [(await later.next())["object"]["metadata"]["resourceVersion"] for _ in revisions[start + 1 :]]
+        )
         assert orders[-1] == revisions[start + 1 :]
     assert len(set(revisions)) == count
 
@@ -263,11 +271,11 @@ DEPLOYMENTS = "/apis/apps/v1/namespaces/strict/deployments"
 
 
 def _deployment(extra: str = "", metadata: str = "") -> bytes:
-    return (
-        '{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"%s},"spec":{%s"selector":{"matchLabels":'
-        '{"app":"x"}},"template":{"metadata":{"labels":{"app":"x"}},"spec":{"containers":[{"name":"main","image":"i"}]}}}}'
-        % (metadata, extra)
-    ).encode()
+    """As text: only text can say the same thing twice."""
+    template = '{"metadata":{"labels":{"app":"x"}},"spec":{"containers":[{"name":"main","image":"i"}]}}'
+    spec = f'{{{extra}"selector":{{"matchLabels":{{"app":"x"}}}},"template":{template}}}'
+    head = f'"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"web"{metadata}}}'
+    return f'{{{head},"spec":{spec}}}'.encode()
 
 
 @proves("[sig-api-machinery] FieldValidation should detect unknown and duplicate fields of a typed object")
@@ -275,7 +283,9 @@ async def unknown_and_duplicate(door: Door) -> None:
     await door.namespace("strict")
     body = _deployment('"unknown1":"x","unknownDupe":"a","unknownDupe":"b","paused":true,"paused":false,')
     text = await door.refused(400, "POST", f"{DEPLOYMENTS}?fieldValidation=Strict", body)
-    assert text.startswith('Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: ')
+    assert text.startswith(
+        'Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: '
+    )
     assert set(re.findall(r'(?:unknown|duplicate) field "[^"]+"', text)) >= {
         'unknown field "spec.unknown1"',
         'unknown field "spec.unknownDupe"',
@@ -287,7 +297,9 @@ async def unknown_and_duplicate(door: Door) -> None:
         text = await door.refused(422, "PATCH", f"{DEPLOYMENTS}/web?fieldValidation=Strict", patch, kind)
         assert 'unknown field "spec.foo"' in text and 'duplicate field "spec.paused"' in text
     operations = [{"op": "add", "path": "/spec/foo", "value": 1}]
-    text = await door.refused(422, "PATCH", f"{DEPLOYMENTS}/web?fieldValidation=Strict", operations, JSON_PATCH)
+    text = await door.refused(
+        422, "PATCH", f"{DEPLOYMENTS}/web?fieldValidation=Strict", operations, JSON_PATCH
+    )
     assert 'unknown field "spec.foo"' in text
 
 
@@ -444,7 +456,9 @@ async def core_events(door: Door, collection: bool) -> None:
     involved = {"namespace": "events", "kind": "Pod", "name": "x"}
     for name in ("one", "two"):
         body = {**labelled(name), "message": "This is a test event", "reason": "Test", "type": "Normal"}
-        await door.create(path, {**body, "involvedObject": involved, "firstTimestamp": "2026-01-01T00:00:00Z"})
+        await door.create(
+            path, {**body, "involvedObject": involved, "firstTimestamp": "2026-01-01T00:00:00Z"}
+        )
     assert await door.names("/api/v1/events?labelSelector=watched=a") == ["one", "two"]
     patched = await door.patch(f"{path}/one", {"message": "This is a test event - patched"}, STRATEGIC)
     assert patched["message"] == "This is a test event - patched"
@@ -458,7 +472,9 @@ async def core_events(door: Door, collection: bool) -> None:
     assert await door.names("/api/v1/events?labelSelector=watched=a") == []
 
 
-@proves("[sig-instrumentation] Events API should ensure that an event can be fetched, patched, deleted, and listed")
+@proves(
+    "[sig-instrumentation] Events API should ensure that an event can be fetched, patched, deleted, and listed"
+)
 async def new_event(door: Door) -> None:
     await door.namespace("events")
     path = "/apis/events.k8s.io/v1/namespaces/events/events"
@@ -468,7 +484,9 @@ async def new_event(door: Door) -> None:
         "regarding": {"namespace": "events", "kind": "Pod", "name": "x"},
     }  # fmt: skip
     made = await door.create(path, {**body, "note": "first"})
-    found = await door.items("/apis/events.k8s.io/v1/events?fieldSelector=reportingController=example.com/test")
+    found = await door.items(
+        "/apis/events.k8s.io/v1/events?fieldSelector=reportingController=example.com/test"
+    )
     assert found == [made]
     series = {"count": 2, "lastObservedTime": "2026-01-01T00:01:00.000001Z"}
     patched = await door.patch(f"{path}/e", {"series": series}, STRATEGIC)
@@ -621,7 +639,9 @@ async def quality_of_service(door: Door) -> None:
     assert (await door.get(f"{path}/p"))["status"]["qosClass"] == "Guaranteed"
 
 
-@proves("[sig-node] RuntimeClass should reject a Pod requesting a non-existent RuntimeClass [NodeConformance]")
+@proves(
+    "[sig-node] RuntimeClass should reject a Pod requesting a non-existent RuntimeClass [NodeConformance]"
+)
 async def absent_runtime_class(door: Door) -> None:
     path = await door.namespace("runtimes") + "/pods"
     text = await door.refused(403, "POST", path, pod("p", runtimeClassName="nope"))
@@ -685,7 +705,9 @@ async def csi_inline(door: Door) -> None:
     made = await door.create(path, {**pod("p", volumes=[volume])})
     assert any(each.get("csi", {}).get("driver") == "e2e.example.com" for each in made["spec"]["volumes"])
     assert await door.get(f"{path}/p") == made
-    assert (await door.patch(f"{path}/p", {"metadata": {"labels": {"a": "b"}}}))["metadata"]["labels"] == {"a": "b"}
+    assert (await door.patch(f"{path}/p", {"metadata": {"labels": {"a": "b"}}}))["metadata"]["labels"] == {
+        "a": "b"
+    }
     assert await door.names(f"{path}?labelSelector=a=b") == ["p"]
     await door.delete(f"{path}/p", {"gracePeriodSeconds": 0})
     await door.refused(404, "GET", f"{path}/p")
@@ -695,8 +717,14 @@ async def csi_inline(door: Door) -> None:
 async def volume_status(door: Door) -> None:
     path = await door.namespace("volumes") + "/persistentvolumeclaims"
     spec = {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/tmp/x"}}
-    await door.create("/api/v1/persistentvolumes", {**labelled("v"), "spec": {**spec, "storageClassName": "x"}})
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "x"}
+    await door.create(
+        "/api/v1/persistentvolumes", {**labelled("v"), "spec": {**spec, "storageClassName": "x"}}
+    )
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "x",
+    }
     await door.create(path, {**labelled("c"), "spec": claim})
     assert await door.names("/api/v1/persistentvolumes?labelSelector=watched=a") == ["v"]
     assert (await door.get(f"{path}/c/status"))["status"]["phase"] == "Pending"
@@ -711,7 +739,9 @@ async def volume_status(door: Door) -> None:
     volume = await door.patch("/api/v1/persistentvolumes/v/status", {"status": status})
     assert {key: volume["status"][key] for key in status} == status
     volume["status"]["message"] = "StatusUpdated"
-    assert (await door.update("/api/v1/persistentvolumes/v/status", volume))["status"]["message"] == "StatusUpdated"
+    assert (await door.update("/api/v1/persistentvolumes/v/status", volume))["status"][
+        "message"
+    ] == "StatusUpdated"
 
 
 # -- what kubectl asks for

@@ -170,7 +170,9 @@ def _identities() -> tuple[bytes, bytes]:
     return authority.certificate_pem, load_certificate(pem).public_bytes(Encoding.DER)
 
 
-def ask_cluster(scenario: Callable[[Door], Awaitable[None]], controllers: tuple[Controller, ...] = ()) -> None:
+def ask_cluster(
+    scenario: Callable[[Door], Awaitable[None]], controllers: tuple[Controller, ...] = ()
+) -> None:
     """Run a scenario against a fresh control plane, in virtual time."""
 
     async def main() -> None:

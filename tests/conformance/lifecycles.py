@@ -72,7 +72,12 @@ FLOW_SCHEMA = {
             {
                 "subjects": [{"kind": "User", "user": {"name": "conformance"}}],
                 "resourceRules": [
-                    {"verbs": ["get"], "apiGroups": ["apps"], "resources": ["deployments"], "clusterScope": True}
+                    {
+                        "verbs": ["get"],
+                        "apiGroups": ["apps"],
+                        "resources": ["deployments"],
+                        "clusterScope": True,
+                    }
                 ],
             }
         ],
@@ -114,7 +119,9 @@ def _parent(number: int) -> Json:
 def _slice(number: int) -> Json:
     pool = {"name": f"pool-{number}", "generation": 1, "resourceSliceCount": 1}
     devices = [{"name": "gpu-0", "attributes": {"example.com/index": {"int": number}}}]
-    return {"spec": {"driver": "gpu.example.com", "nodeName": f"n-{number}", "pool": pool, "devices": devices}}
+    return {
+        "spec": {"driver": "gpu.example.com", "nodeName": f"n-{number}", "pool": pool, "devices": devices}
+    }
 
 
 def _csi_node(number: int) -> Json:
@@ -354,7 +361,9 @@ async def lifecycle(row: Lifecycle, door: Door) -> None:
     watch = await door.watch(path, await door.revision(path), LABEL)
     body = _signing_request() if row.resource == "certificatesigningrequests" else row.body
     for name, each in zip(row.names, row.bodies or (body, body, body), strict=True):
-        made = await door.create(path, {"metadata": {"name": name, "labels": {"conformance": "lifecycle"}}, **each})
+        made = await door.create(
+            path, {"metadata": {"name": name, "labels": {"conformance": "lifecycle"}}, **each}
+        )
         assert made["metadata"]["uid"] and made["metadata"]["creationTimestamp"]
     assert await watch.seen(3) == [("ADDED", name) for name in row.names]
     everywhere = row.path.replace("/namespaces/{ns}", "")

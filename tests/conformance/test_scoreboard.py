@@ -29,10 +29,14 @@ def test_names_are_unique_and_every_pending_row_says_what_it_needs() -> None:
 
 
 def test_passing_rows_and_proofs_are_the_same() -> None:
-    assert sorted(row.name for row in rows() if row.status == "passing" and row.needs == "API") == sorted(PROOFS)
+    assert sorted(row.name for row in rows() if row.status == "passing" and row.needs == "API") == sorted(
+        PROOFS
+    )
 
 
-@pytest.mark.parametrize("name", sorted(PROOFS), ids=lambda name: re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-"))
+@pytest.mark.parametrize(
+    "name", sorted(PROOFS), ids=lambda name: re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
+)
 def test_behaviour(name: str) -> None:
     proof = PROOFS[name]
     ask_cluster(proof.run, proof.controllers)

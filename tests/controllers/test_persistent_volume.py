@@ -242,9 +242,22 @@ def test_what_a_local_path_cannot_do_sends_the_pod_elsewhere() -> None:
     ((reason, text),) = events(effects)
     assert reason == "ProvisioningFailed"
     assert text == (
-        'failed to provision volume with StorageClass "local": Only support ReadWriteOnce access mode'
+        'Failed to provision volume with StorageClass "local": Only support ReadWriteOnce access mode'
     )
     assert "volume.kubernetes.io/selected-node" not in meta.annotations(world.get(CLAIMS, KEY))
+
+
+def test_a_local_path_needs_a_node_and_no_data_source() -> None:
+    world = local()
+    del world.objects["nodes"]["n1"]
+    text = 'Failed to get target node: node "n1" not found'
+    assert events(world.plan(CONTROLLER, KEY)) == [("ProvisioningFailed", text)]
+    text = 'plugin "kcp.io/local-path" is not a CSI plugin. Only CSI plugin can provision a claim with a datasource'
+    copied = local(dataSource={"kind": "PersistentVolumeClaim", "name": "x"})
+    assert events(copied.plan(CONTROLLER, KEY)) == [("ProvisioningFailed", text)]
+    at_once = World(storage_class("local", "kcp.io/local-path"), claim(storageClassName="local"))
+    text = 'Failed to provision volume with StorageClass "local": configuration error, no node was specified'
+    assert events(at_once.plan(CONTROLLER, KEY)) == [("ProvisioningFailed", text)]
 
 
 def test_a_released_local_path_volume_is_deleted() -> None:
@@ -253,7 +266,6 @@ def test_a_released_local_path_volume_is_deleted() -> None:
     world.plan(CONTROLLER, "pvc-claim-data")
     del world.objects[CLAIMS][KEY]
     effects = world.plan(CONTROLLER, "pvc-claim-data")
-    assert of_type(effects, fx.Live)
     assert [e.name for e in of_type(effects, fx.Delete)] == ["pvc-claim-data"]
 
 
@@ -396,6 +408,14 @@ def test_reclaiming_that_fails_says_so_once(policy: str, reason: str, message: s
     assert events(world.plan(CONTROLLER, "v")) == [(reason, message)]
     assert world.get(VOLUMES, "v")["status"] == {"phase": "Failed", "message": message}
     assert writes(world.plan(CONTROLLER, "v")) == [] and events(world.plan(CONTROLLER, "v")) == []
+
+
+def test_a_csi_volume_is_its_drivers_to_delete() -> None:
+    csi = {"driver": "disk.example.com", "volumeHandle": "1"}
+    offer = volume("v", phase="Bound", claimRef=reference(), persistentVolumeReclaimPolicy="Delete", csi=csi)
+    world = World(offer)
+    assert events(world.plan(CONTROLLER, "v")) == []
+    assert phase(world, VOLUMES, "v") == "Released"
 
 
 def test_volumes_of_external_provisioners_are_theirs_to_delete() -> None:

@@ -27,9 +27,20 @@ PYTHON_LIBRARIES = ("kubernetes", "kubernetes_asyncio", "kr8s", "lightkube", "ko
 def test_a_python_library(library: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"the PyPI package {library} is not installed")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "ignore",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "ignore", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        + ["--basetemp", str(tmp_path / "inner"), str(SCENARIOS / f"with_{library}.py")],
+        [*command, "--basetemp", str(tmp_path / "inner"), str(SCENARIOS / f"with_{library}.py")],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -50,7 +50,7 @@ class Bench:
 
     async def node(self, name: str, *, taints: list[Json] | None = None, **allocatable: str) -> None:
         """A node that is ready: without the taint that admission gives to new ones."""
-        await self.client.create("nodes", node(name, **allocatable))
+        await self.client.create("nodes", node(name, allocatable=allocatable))
         await self.client.patch("nodes", name, {"spec": {"taints": taints or None}}, "merge")
 
     async def pod(self, name: str, **spec: Any) -> Json:
@@ -68,9 +68,13 @@ class Bench:
 
 
 def node(
-    name: str, *, taints: list[Json] | None = None, labels: Json | None = None, **allocatable: str
+    name: str,
+    *,
+    taints: list[Json] | None = None,
+    labels: Json | None = None,
+    allocatable: dict[str, str] | None = None,
 ) -> Json:
-    amounts = {"cpu": "4", "memory": "32Gi", "pods": "110", **allocatable}
+    amounts = {"cpu": "4", "memory": "32Gi", "pods": "110", **(allocatable or {})}
     return {
         "apiVersion": "v1",
         "kind": "Node",

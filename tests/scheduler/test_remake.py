@@ -112,7 +112,8 @@ def test_a_binding_that_is_refused_is_taken_back_and_tried_again() -> None:
         await bench.node("n")
         await bench.pod("web")
         client = bench.scheduler.client
-        send, refused = client.request, []
+        send = client.request
+        refused: list[str] = []
 
         async def refuse_once(method: str, path: str, **options: Any) -> Any:
             if not refused:

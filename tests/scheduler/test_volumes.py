@@ -29,7 +29,7 @@ async def claim(bench: Bench, **spec: Any) -> None:
     )
 
 
-async def storage_class(bench: Bench, mode: str, provisioner: str = "example.com/disk") -> None:
+async def storage_class(bench: Bench, mode: str, provisioner: str = "disk.example.com") -> None:
     await bench.client.create(
         "storageclasses.storage.k8s.io",
         {
@@ -78,7 +78,7 @@ async def _bound(bench: Bench, node: str) -> None:
                 "capacity": {"storage": "1Gi"},
                 "accessModes": ["ReadWriteOnce"],
                 "storageClassName": "disk",
-                "csi": {"driver": "example.com/disk", "volumeHandle": "pv"},
+                "csi": {"driver": "disk.example.com", "volumeHandle": "pv"},
                 "nodeAffinity": {
                     "required": {
                         "nodeSelectorTerms": [

@@ -60,7 +60,9 @@ class Server:
 
 async def _administrator(client: Client) -> str:
     """The token of a service account that may do everything."""
-    await client.create("serviceaccounts", {"metadata": {"name": "default", "namespace": "default"}}, "default")
+    await client.create(
+        "serviceaccounts", {"metadata": {"name": "default", "namespace": "default"}}, "default"
+    )
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
     subject = {"kind": "ServiceAccount", "namespace": "default", "name": "default"}
     binding = {"metadata": {"name": "x"}, "roleRef": role, "subjects": [subject]}
@@ -89,7 +91,10 @@ async def server(**limits: Any) -> AsyncIterator[Server]:
         await started.wait()
         token = await _administrator(cluster.client(ADMIN))
         async with served(
-            cluster.handler, limits=Limits(**limits), on_drain=cluster.server.caches.drain, drain_timeout_s=0.2
+            cluster.handler,
+            limits=Limits(**limits),
+            on_drain=cluster.server.caches.drain,
+            drain_timeout_s=0.2,
         ) as target:
             api = Server(target, token, Pool())
             try:
@@ -138,7 +143,7 @@ async def test_slow_loris() -> None:
 async def test_bodies_that_trickle_in_are_cut() -> None:
     async with server(body_timeout_s=0.3) as api:
         head = f"POST {MAPS} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{{".encode()
-        reader, writer = await api.connect(head)
+        reader, _ = await api.connect(head)
         assert await api.serves()
         assert await ended(reader) == b""
 
@@ -146,15 +151,15 @@ async def test_bodies_that_trickle_in_are_cut() -> None:
 async def test_half_closed_sockets_get_their_answer_and_are_let_go() -> None:
     async with server() as api:
         for path in ("/version", MAPS):
-            reader, writer = await api.connect(api.get(path))
+            reader, _ = await api.connect(api.get(path))
             writer.write_eof()
             answer = await ended(reader)
             assert answer.startswith(b"HTTP/1.1 200") or answer == b""
             writer.close()
-        reader, writer = await api.connect(b"GET /vers")
+        reader, _ = await api.connect(b"GET /vers")
         writer.write_eof()
         assert await ended(reader) == b""
-        reader, writer = await api.connect(api.get(f"{MAPS}?watch=true"))
+        reader, _ = await api.connect(api.get(f"{MAPS}?watch=true"))
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         writer.write_eof()
         await ended(reader)
@@ -177,7 +182,7 @@ async def test_connections_over_the_limit_are_refused_and_room_comes_back() -> N
         held = [await api.connect(api.get("/version")) for _ in range(5)]
         for reader, _ in held:
             await reader.readline()
-        reader, writer = await api.connect(api.get("/version"))
+        reader, _ = await api.connect(api.get("/version"))
         assert await ended(reader) == b""
         for _, each in held:
             each.close()
@@ -192,7 +197,7 @@ async def test_connections_over_the_limit_are_refused_and_room_comes_back() -> N
 async def test_a_watcher_that_never_reads() -> None:
     """20 MB of events for it; the server keeps little of them, cuts it, and others see every event meanwhile."""
     async with server(write_timeout_s=0.5) as api:
-        deaf_reader, deaf = await api.connect(api.get(f"{MAPS}?watch=true"))
+        deaf_reader, _ = await api.connect(api.get(f"{MAPS}?watch=true"))
         head = await deaf_reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
         request = Request("GET", MAPS, "watch=true", {"authorization": f"Bearer {api.token}"})
@@ -232,10 +237,10 @@ async def test_a_head_of_one_mebibyte() -> None:
     async with server() as api:
         reader, _ = await api.connect(b"GET /api HTTP/1.1\r\nX: " + b"a" * (1024 * 1024))
         assert (await ended(reader)).startswith(b"HTTP/1.1 431")
-        reader, writer = await api.connect(b"GET /" + b"a" * (1024 * 1024) + b" HTTP/1.1\r\n\r\n")
+        reader, _ = await api.connect(b"GET /" + b"a" * (1024 * 1024) + b" HTTP/1.1\r\n\r\n")
         assert (await ended(reader)).startswith(b"HTTP/1.1 4")
         many = b"".join(b"X-%d: 1\r\n" % number for number in range(100_000))
-        reader, writer = await api.connect(b"GET /api HTTP/1.1\r\n" + many)
+        reader, _ = await api.connect(b"GET /api HTTP/1.1\r\n" + many)
         assert (await ended(reader)).startswith(b"HTTP/1.1 4")
         assert await api.serves()
 

@@ -105,7 +105,10 @@ def _digest(spec: Json) -> bytes | None:
         return None
     if b'"ephemeral"' in encoded:
         return None
-    return hashlib.blake2b(_TOKEN_VOLUME.sub(b'"kube-api-access-"', encoded), digest_size=16).digest()
+    names = set(_TOKEN_VOLUME.findall(encoded))
+    if len(names) == 1:
+        encoded = encoded.replace(names.pop(), b"\x00")
+    return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 def _metadata_and_spec(errors: Errors, pod: Json) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
+from kcp.apis.semantics import pods as pod_facts
 from kcp.apis.semantics import volumes as facts
 from kcp.controllers import effects as fx
 from kcp.controllers.persistent_volume import provisioner
@@ -81,7 +82,8 @@ def _sync_unbound_claim(claim: Json, view: fx.View, env: fx.Env) -> Steps:
 
 
 def _waiting(claim: Json, view: fx.View) -> fx.Event:
-    pods = [p for p in view.pods.index("claim", meta.key_of(claim)) if not p["spec"].get("nodeName")]
+    users = view.pods.index("claim", meta.key_of(claim))
+    pods = [p for p in users if not pod_facts.is_assigned(p) and not pod_facts.is_terminal(p)]
     if not pods:
         text = "waiting for first consumer to be created before binding"
         return fx.Event(claim, "Normal", "WaitForFirstConsumer", text)

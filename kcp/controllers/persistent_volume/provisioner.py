@@ -78,7 +78,16 @@ def _provision_here(claim: Json, storage_class: Json, view: fx.View, env: fx.Env
     asked = yield from update(CLAIMS, _for_provisioner(claim, LOCAL_PATH), claim)
     if asked is None:
         return
-    node = view.nodes.get(meta.annotations(asked).get(facts.SELECTED_NODE, ""))
+    if asked["spec"].get("dataSource") is not None:
+        text = f'plugin "{LOCAL_PATH}" is not a CSI plugin. Only CSI plugin can provision a claim with a datasource'
+        yield fx.Event(asked, "Warning", "ProvisioningFailed", text)
+        return
+    selected = meta.annotations(asked).get(facts.SELECTED_NODE, "")
+    node = view.nodes.get(selected)
+    if selected and node is None:
+        text = f'Failed to get target node: node "{selected}" not found'
+        yield fx.Event(asked, "Warning", "ProvisioningFailed", text)
+        return
     fault = _unsuitable(asked, node)
     if fault or node is None:
         yield from _give_back(asked, storage_class, fault)
@@ -102,7 +111,7 @@ def _unsuitable(claim: Json, node: Json | None) -> str:
 
 def _give_back(claim: Json, storage_class: Json, fault: str) -> Steps:
     """The scheduler chooses anew: perhaps another node can."""
-    text = f'failed to provision volume with StorageClass "{meta.name(storage_class)}": {fault}'
+    text = f'Failed to provision volume with StorageClass "{meta.name(storage_class)}": {fault}'
     yield fx.Event(claim, "Warning", "ProvisioningFailed", text)
     if facts.SELECTED_NODE in meta.annotations(claim):
         yield from update(CLAIMS, annotated(claim, **{facts.SELECTED_NODE: None}), claim)
@@ -141,6 +150,8 @@ def local_volume(claim: Json, storage_class: Json, node: Json, env: fx.Env) -> J
 
 def with_finalizer(volume: Json) -> Json:
     """Volumes of our own that are to be deleted with their claim stay until we have done so."""
+    if (volume.get("status") or {}).get("phase") == "Released":
+        return volume
     if meta.annotations(volume).get(facts.PROVISIONED_BY) != LOCAL_PATH or meta.is_deleting(volume):
         return volume
     wanted = volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
@@ -161,7 +172,7 @@ def _finalized(volume: Json, finalizers: list[str]) -> Json:
 def delete(volume: Json) -> Steps:
     """Take back a released volume with policy Delete; those of external provisioners are theirs to delete."""
     maker = meta.annotations(volume).get(facts.PROVISIONED_BY)
-    if maker is None:
+    if not maker and not volume["spec"].get("csi"):
         text = (
             f'error getting deleter volume plugin for volume "{meta.name(volume)}": '
             "no deletable volume plugin matched"
@@ -169,13 +180,7 @@ def delete(volume: Json) -> Steps:
         yield from fail_volume(volume, "VolumeFailedDelete", text)
     if maker != LOCAL_PATH:
         return
-    if not meta.is_deleting(volume):
-        removed = yield fx.Delete(VOLUMES, "", meta.name(volume), uid=meta.uid(volume))
-        if not removed.ok:
-            return
-        live = yield fx.Live(VOLUMES, "", meta.name(volume))
-        if live.object is None:
-            return
-        volume = live.object
     others = [f for f in meta.finalizers(volume) if f != FINALIZER]
-    yield from update(VOLUMES, _finalized(volume, others), volume)
+    freed = yield from update(VOLUMES, _finalized(volume, others), volume)
+    if freed is not None and not meta.is_deleting(freed):
+        yield fx.Delete(VOLUMES, "", meta.name(volume), uid=meta.uid(volume))

@@ -10,9 +10,9 @@ from kcp.apis.core.pod import (
     graceful,
     prepare_ephemeral_containers,
     prepare_resize,
+    validate_create,
     validate_ephemeral_containers,
     validate_resize,
-    validate_create,
 )
 from kcp.apis.core.pod_printing import pod_status
 from kcp.machinery.errors import BadRequest
@@ -272,8 +272,8 @@ def test_an_ephemeral_container_has_rules_of_its_own(change: Json, wanted: str) 
 
 
 def test_a_spec_that_was_valid_once_is_valid_again_and_a_faulty_one_never_becomes_so() -> None:
-    def named(volume: str, image: str = "i") -> dict[str, Any]:
-        mount = {"name": volume, "mountPath": "/token", "readOnly": True}
+    def named(volume: str, image: str = "i", mounted: str = "") -> dict[str, Any]:
+        mount = {"name": mounted or volume, "mountPath": "/token", "readOnly": True}
         container = {
             "name": "main", "image": image, "volumeMounts": [mount], "terminationMessagePolicy": "File",
             "imagePullPolicy": "Always",
@@ -291,3 +291,4 @@ def test_a_spec_that_was_valid_once_is_valid_again_and_a_faulty_one_never_become
         assert bad.field == "spec.containers[0].image"
         assert validate_create(named("kube-api-access-BCDFG"))
         assert validate_create(named("kube-api-access-"))
+        assert validate_create(named("kube-api-access-bcdfg", mounted="kube-api-access-4zx5z"))

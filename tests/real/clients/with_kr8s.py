@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture
-def api(daemon: Daemon) -> Iterator[Any]:  # type: ignore[misc]
+def api(daemon: Daemon) -> Iterator[Any]:
     yield kr8s.api(kubeconfig=str(daemon.kubeconfig))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -59,8 +60,6 @@ def refused(call: Any, *arguments: Any, **options: Any) -> tuple[int, Json]:
     """Status code and decoded Status of a call that must fail."""
     with pytest.raises(kubernetes.client.ApiException) as error:
         call(*arguments, **options)
-    import json
-
     return error.value.status, json.loads(error.value.body)
 
 
@@ -151,9 +150,7 @@ def test_a_watch_that_lists_first_ends_after_its_time(core: Any, namespace: str)
 
 
 def test_the_dynamic_client_discovers(client: Any, namespace: str) -> None:
-    from kubernetes.dynamic import DynamicClient
-
-    dynamic = DynamicClient(client)
+    dynamic = kubernetes.dynamic.DynamicClient(client)
     maps = dynamic.resources.get(api_version="v1", kind="ConfigMap")
     made = maps.create(
         body={**config_map("d", a="1"), "apiVersion": "v1", "kind": "ConfigMap"}, namespace=namespace

@@ -107,7 +107,7 @@ def test_scale_and_status_are_resources_of_their_own(client: Any) -> None:
 def test_generic_resources(client: Any) -> None:
     from lightkube.generic_resource import create_namespaced_resource
 
-    leases = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
+    leases: Any = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
     made = client.create(leases(metadata={"name": "lead"}, spec={"holderIdentity": "me"}))
     assert made.spec["holderIdentity"] == "me"
     assert [each.metadata.name for each in client.list(leases)] == ["lead"]
