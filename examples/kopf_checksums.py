@@ -33,7 +33,8 @@ async def annotate(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
 
 
 @kopf.on.delete("v1", "configmaps", labels=CARED_FOR)
-async def say_farewell(name: str, namespace: str, **_: Any) -> None:
+async def say_farewell(name: str, namespace: str | None, **_: Any) -> None:
+    assert namespace, "ConfigMaps have a namespace"
     async with client.ApiClient() as api:
         core = client.CoreV1Api(api)
         said: Any = {name: "gone"}

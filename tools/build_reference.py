@@ -5,6 +5,7 @@ python tools/build_reference.py
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -68,11 +69,10 @@ def commands() -> str:
         assert command is not None
         inner = click.Context(command, info_name=f"kcp {name}", max_content_width=100)
         usage = command.get_usage(inner).removeprefix("Usage: ")
-        body = (command.help or text).replace("\b\n", "").strip()
-        rows = [record for p in command.params if (record := p.get_help_record(inner))]
-        options = table(
-            ("option", "meaning"), [(f"`{left}`", " ".join(right.split())) for left, right in rows]
-        )
+        body = inspect.cleandoc(command.help or text).replace("\b\n", "")
+        records = [record for p in command.params if (record := p.get_help_record(inner)) and record[1]]
+        rows = [(f"`{left}`", " ".join(right.split())) for left, right in records]
+        options = table(("option", "meaning"), rows)
         parts.append(f"## kcp {name}\n\n    {usage}\n\n{body}" + (f"\n\n{options}" if rows else ""))
     return page("Commands", "What `kcp COMMAND --help` says.", *parts)
 

@@ -38,7 +38,8 @@ Json = dict[str, Any]
 EventType = Literal["Normal", "Warning"]
 Form = Literal["core", "events.k8s.io"]
 
-QUEUE_CAPACITY = 1000
+QUEUE_CAPACITY = 20_000
+"""client-go has 1000; a burst of pods here is scheduled faster than their Events are written."""
 BATCH = 64
 CACHE_ENTRIES = 4096
 SPAM_BURST, SPAM_PER_SECOND = 25, 1 / 300

@@ -86,6 +86,8 @@ def _orphans(pods: Sequence[Json], view: fx.View, env: fx.Env) -> Steps:
 
 def _remove(pods: Sequence[Json], now: datetime, condition: Json | None = None) -> Steps:
     """Each pod is Failed before it is gone, so that its owner counts it."""
+    if not pods:
+        return
     unfinished = [pod for pod in pods if not pod_facts.is_terminal(pod)]
     outcomes = yield fx.All([_fail(pod, now, condition) for pod in unfinished])
     refused = {meta.uid(pod) for pod, outcome in zip(unfinished, outcomes.all, strict=True) if not outcome.ok}

@@ -73,9 +73,11 @@ def is_settled(quota: Json, resources: Sequence[str]) -> bool:
 
 def _recount(quota: Json, resources: Sequence[str], now: datetime) -> Generator[fx.Effect, fx.Outcome, bool]:
     """Sum up past the cache and write what differs. A resource that cannot be listed keeps its old numbers."""
-    lists = yield fx.All([fx.LiveList(resource, meta.namespace(quota)) for resource in resources])
     fresh: Usage = {}
-    for resource, outcome in zip(resources, lists.all, strict=True):
+    complete = True
+    for resource in resources:
+        outcome = yield fx.LiveList(resource, meta.namespace(quota))
+        complete = complete and outcome.ok
         if outcome.ok:
             fresh.update(total_usage(quota, resource, outcome.items, now))
     hard = quota["spec"].get("hard") or {}
@@ -86,7 +88,7 @@ def _recount(quota: Json, resources: Sequence[str], now: datetime) -> Generator[
         written = yield fx.Status("resourcequotas", quota, {**status, "hard": hard, "used": used})
         if not written.ok:
             return False
-    return all(outcome.ok for outcome in lists.all)
+    return complete
 
 
 def _differs(quota: Json, usage: Usage) -> bool:

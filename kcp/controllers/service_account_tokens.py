@@ -195,7 +195,8 @@ def _may_retire(secret: Json, view: fx.View, before: date) -> bool:
     uid = meta.annotations(secret).get(UID)
     if account is None or (uid and uid != meta.uid(account)) or not _lists(account, meta.name(secret)):
         return False
-    return not view.pods.index("secret", meta.key_of(secret))
+    pods = view.pods.list(meta.namespace(secret))
+    return not any(meta.name(secret) in mounted_secrets(pod) for pod in pods)
 
 
 def _mark(secret: Json, now: datetime) -> fx.Patch:
@@ -211,8 +212,8 @@ def _mark(secret: Json, now: datetime) -> fx.Patch:
 
 
 def mounted_secrets(pod: Json) -> list[str]:
-    """Index: the Secrets that a pod's volumes and containers name."""
-    spec, namespace = pod.get("spec") or {}, meta.namespace(pod)
+    """The Secrets that a pod's volumes and containers name. Asked once a day: not worth an index."""
+    spec = pod.get("spec") or {}
     names = [(volume.get("secret") or {}).get("secretName") for volume in spec.get("volumes") or ()]
     for volume in spec.get("volumes") or ():
         for source in (volume.get("projected") or {}).get("sources") or ():
@@ -222,7 +223,7 @@ def mounted_secrets(pod: Json) -> list[str]:
         for entry in container.get("env") or ():
             names.append(((entry.get("valueFrom") or {}).get("secretKeyRef") or {}).get("name"))
     names += [ref.get("name") for ref in spec.get("imagePullSecrets") or ()]
-    return [f"{namespace}/{name}" for name in dict.fromkeys(names) if name]
+    return [name for name in dict.fromkeys(names) if name]
 
 
 CLEANER = Controller(
@@ -232,7 +233,7 @@ CLEANER = Controller(
     watches={
         "secrets": Fan("secrets"),
         "accounts": Fan("serviceaccounts"),
-        "pods": Fan("pods", indexes={"secret": mounted_secrets}),
+        "pods": Fan("pods"),
         "pass": Timer(24 * 3600.0),
     },
     workers=1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kcp.controllers.table import CONTROLLERS
+from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT
 from kcp.replay.decisions import Result, replay
 from kcp.replay.incident import Incident
 from kcp.replay.scheduling import replay_scheduler
@@ -20,8 +20,9 @@ def remake_all(incident: Incident, only: Sequence[str] = ()) -> Iterator[Result]
         raise ValueError(
             f"the log has no decisions of {', '.join(unknown)}; it has {', '.join(incident.controllers)}"
         )
-    chosen = {c.name: c for c in CONTROLLERS if not only or c.name in only}
+    known = {c.name: c for c in (*CONTROLLERS, *OFF_BY_DEFAULT)}
+    chosen = {name: c for name, c in known.items() if not only or name in only}
     yield from replay(incident, chosen)
     for name in incident.controllers:
-        if name not in {c.name for c in CONTROLLERS} and (not only or name in only):
+        if name not in known and (not only or name in only):
             yield from replay_scheduler(incident, name)

@@ -459,8 +459,8 @@ class ClusterState:
 
     def _nominate(self, info: PodInfo) -> None:
         in_log = (info.pod.get("status") or {}).get("nominatedNodeName") or ""
-        if self.nominated_here.get(info.uid) == in_log:
-            del self.nominated_here[info.uid]
+        if info.bound or self.nominated_here.get(info.uid) == in_log:
+            self.nominated_here.pop(info.uid, None)
         wanted = "" if info.node else self.nominated_here.get(info.uid, in_log)
         if wanted == info.nominated:
             return

@@ -276,10 +276,8 @@ def total_scores(framework: Framework, cache: ClassCache, cycle: Cycle, feasible
 def _fail(
     framework: Framework, cycle: Cycle, number: int, seed: int, rejected: Rejected | None = None
 ) -> Decision:
-    from kcp.scheduler.preemption import post_filter
-
     diagnosis = diagnose(framework, cycle, rejected)
-    after = post_filter(framework, cycle, diagnosis, number, seed)
+    after = framework.post_filter(framework, cycle, diagnosis, number, seed)
     pre = rejected.text if rejected is not None else ""
     text = texts.fit_error(len(framework.state), diagnosis.histogram, pre, after.reasons)
     return Decision(

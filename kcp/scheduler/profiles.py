@@ -17,7 +17,7 @@ from kcp.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from kcp.scheduler.plugins.node_affinity import NodeAffinity
 from kcp.scheduler.plugins.node_name import NodeName
 from kcp.scheduler.plugins.node_ports import NodePorts
-from kcp.scheduler.plugins.node_resources_fit import BalancedAllocation, NodeResourcesFit
+from kcp.scheduler.plugins.node_resources_fit import BalancedAllocation, NodeResourcesFit, ShapeCache
 from kcp.scheduler.plugins.node_unschedulable import NodeUnschedulable
 from kcp.scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from kcp.scheduler.plugins.pod_topology_spread import PodTopologySpread
@@ -25,7 +25,7 @@ from kcp.scheduler.plugins.taint_toleration import TaintToleration
 from kcp.scheduler.plugins.volume_binding import VolumeBinding
 from kcp.scheduler.plugins.volume_restrictions import VolumeRestrictions
 from kcp.scheduler.plugins.volume_zone import VolumeZone
-from kcp.scheduler.preemption import PreemptionArgs
+from kcp.scheduler.preemption import PreemptionArgs, post_filter
 
 Json = dict[str, Any]
 DEFAULT_NAME = "default-scheduler"
@@ -137,12 +137,13 @@ def build(state: ClusterState, profile: Profile) -> Framework:
         inter_pod=made.get("InterPodAffinity"),
         pre_enqueue=profile.pre_enqueue,
         post_filters=profile.post_filters,
+        shape_cache=ShapeCache,
     )
     args = profile.args.get("DefaultPreemption") or {}
     preemption = PreemptionArgs(
         int(args.get("minCandidateNodesPercentage", 10)), int(args.get("minCandidateNodesAbsolute", 100))
     )
-    return Framework(state, profile.name, plugins, preemption)
+    return Framework(state, profile.name, plugins, preemption, post_filter)
 
 
 def _is_filter(plugin: Any) -> bool:

@@ -196,6 +196,13 @@ class SchedulingQueue:
         else:
             self._park(queued)
 
+    def land_all(self, now_us: int) -> None:
+        """Nobody works on any pod any more: those in flight are to be tried again."""
+        for queued in [p for p in self.pods.values() if p.place == "flight"]:
+            self.back(queued, (), now_us)
+        for queued in self.pods.values():
+            queued.held = False
+
     def _land(self, uid: str) -> None:
         self._flight.pop(uid, None)
         if not self._flight:

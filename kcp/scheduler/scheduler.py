@@ -105,9 +105,20 @@ class Scheduler:
         """Wait for the caches, then schedule until cancelled."""
         for informer in self.watched.values():
             await informer.wait_for_sync(SYNC_TIMEOUT_S)
+        self._start_anew()
         async with anyio.create_task_group() as group:
             group.start_soon(self.writes.run)
             await self._schedule_forever(group)
+
+    def _start_anew(self) -> None:
+        """What an earlier run left under way counts for nothing: only the log says what is bound."""
+        for rows in self._rows.values():
+            rows.fresh = True
+        for uid in list(self.state.assumed):
+            self.state.forget(uid)
+        self.state.reserved.clear()
+        self._with_volumes = []
+        self.queue.land_all(self._now_us())
 
     async def _schedule_forever(self, group: TaskGroup) -> None:
         under_way = anyio.Semaphore(BATCHES_UNDER_WAY)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import anyio
+import anyio.lowlevel
 
 from kcp.base.clock import Clock
 from kcp.store import horizon, ttl
@@ -212,6 +213,7 @@ class EventLog:
         with anyio.move_on_after(CLOSE_DEADLINE_S):
             await self._writer.drain()
         self._driver.close()
+        await anyio.lowlevel.checkpoint()  # the loop lets go of sockets in its next turn
 
     async def __aenter__(self) -> EventLog:
         return self

@@ -128,6 +128,7 @@ class SqliteSession:
         except BaseException:
             self._connection.close()
             raise
+        self._connection.execute("SELECT 1 FROM json_each('1'), json_tree('1')").fetchone()  # they declare themselves
         self._connection.execute("PRAGMA query_only=ON")
         self._connection.set_authorizer(_authorize)
         self._connection.set_progress_handler(self._late, _STEPS_BETWEEN_CHECKS)

@@ -10,7 +10,9 @@ import pytest
 
 from kcp.api.context import Call
 from kcp.api.negotiation import (
+    PIECE_BYTES,
     Format,
+    _pieces,
     body_media_type,
     check_acceptable,
     choose_format,
@@ -202,3 +204,12 @@ def test_errors_are_statuses_with_retry_after() -> None:
 def test_content_type_of_bodies() -> None:
     assert body_media_type(call()) == "application/json"
     assert body_media_type(call(content_type="Application/YAML; charset=utf-8")) == "application/yaml"
+
+
+def test_a_large_batch_of_a_watch_comes_in_pieces() -> None:
+    size = PIECE_BYTES // 4
+    bodies = [b'"%d%b"' % (number, b"x" * size) for number in range(10)]
+    events = [WatchEvent("ADDED", Document(body, number)) for number, body in enumerate(bodies)]
+    pieces = list(_pieces(events, plain_frame))
+    assert len(pieces) == 3 and max(map(len, pieces)) < 2 * PIECE_BYTES
+    assert b"".join(pieces) == b"".join(map(plain_frame, events))

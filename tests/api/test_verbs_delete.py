@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kcp.machinery.errors import Conflict, Forbidden, Invalid, NotFound
+from kcp.machinery.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound
 from tests.api.harness import CONFIG_MAPS, DEPLOYMENTS, PODS, Api, config_map, deployment, pod, running_api
 
 
@@ -117,6 +117,16 @@ async def test_contradicting_options_are_invalid() -> None:
         assert caught.value.message == (
             'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Invalid value: "Orphan":'
             " orphanDependents and deletionPropagation cannot be both set"
+        )
+
+
+async def test_options_of_a_wrong_type_are_a_bad_request() -> None:
+    async with running_api() as api:
+        with pytest.raises(BadRequest) as caught:
+            await api.delete(f"{CONFIG_MAPS}/x", gracePeriodSeconds="soon")
+        assert caught.value.message == (
+            'DeleteOptions in version "v1" cannot be handled as a DeleteOptions: json: cannot unmarshal string into Go'
+            " struct field DeleteOptions.gracePeriodSeconds of type int64"
         )
 
 

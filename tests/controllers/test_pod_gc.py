@@ -85,3 +85,8 @@ def test_a_pod_that_cannot_be_marked_is_not_deleted() -> None:
     world = World(going("a"))
     world.fail[fx.Patch] = Forbidden("no")
     assert removed(run(world)) == []
+
+
+def test_a_pass_with_nothing_to_do_does_nothing() -> None:
+    world = World(pod("fine", node="n1", phase="Running"), node("n1"), pod("waiting"))
+    assert run(world) == []

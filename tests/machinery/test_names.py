@@ -272,3 +272,9 @@ def test_generated_names_are_cut_to_a_label() -> None:
 def test_long_hostile_names_are_judged_quickly() -> None:
     assert names.is_dns1123_subdomain("a-" * 100_000) != []
     assert names.is_qualified_name("a" * 100_000 + "!") != []
+
+
+def test_user_and_group_ids_are_what_linux_takes() -> None:
+    for check in (names.is_user_id, names.is_group_id):
+        assert check(0) == check(2147483647) == []
+        assert check(2147483648) == check(-1) == ["must be between 0 and 2147483647, inclusive"]

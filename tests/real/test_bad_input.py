@@ -13,7 +13,7 @@ import pytest
 from tests.real.daemon import Daemon, eventually
 from tests.real.https import Answer, Api
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real-bad-input")]
+pytestmark = pytest.mark.real
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"

@@ -19,7 +19,7 @@ import pytest
 from tests.real.daemon import ENTRY, Daemon, environment, eventually, kcp
 from tests.real.https import Api
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real-daemon")]
+pytestmark = pytest.mark.real
 
 SYSTEM_NAMESPACES = ["default", "kube-node-lease", "kube-public", "kube-system"]
 

@@ -14,7 +14,7 @@ import pytest
 from tests.real import kubectl as kubectls
 from tests.real.daemon import ENTRY, ROOT, Daemon, environment
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real-docs")]
+pytestmark = pytest.mark.real
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)

@@ -13,7 +13,7 @@ from tests.real.https import Api
 from tests.real.kinds import Served, identity, samples, served
 from tests.real.kubectl import Kubectl
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real-every-kind")]
+pytestmark = pytest.mark.real
 
 KINDS = [identity(sample) for sample in samples("unused")]
 WHOLE_LIFE = {"create", "get", "list", "watch", "update", "patch", "delete"}

@@ -19,7 +19,7 @@ from tests.real.https import Api
 from tests.real.kinds import signing_request
 from tests.real.kubectl import Kubectl
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real-kubectl")]
+pytestmark = pytest.mark.real
 
 CONFIG = """
 apiVersion: v1

@@ -9,7 +9,6 @@ from tests.real.kubectl import CORE, FULL, Kubectl
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.xdist_group("real-kubectl-versions"),
     pytest.mark.parametrize("kubectl", [*CORE, *FULL[1:]], indirect=True),
 ]
 

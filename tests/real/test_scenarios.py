@@ -15,7 +15,6 @@ from tests.real.kubectl import FULL, Kubectl
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.xdist_group("real-scenarios"),
     pytest.mark.parametrize("kubectl", FULL, indirect=True),
 ]
 

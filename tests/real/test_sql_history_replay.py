@@ -19,7 +19,7 @@ from tests.real import kubectl as kubectls
 from tests.real.daemon import ROOT, Daemon, environment, eventually, kcp
 from tests.real.kubectl import Kubectl
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real-history")]
+pytestmark = pytest.mark.real
 
 VIEWS = {
     "history": "rv prev_rv at ts_us op kind grp ns name uid username manager user_agent decision_id request_id object",

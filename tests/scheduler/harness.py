@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import attrs
+from anyio.abc import TaskGroup
 
 from kcp.base.clock import LoopClock
 from kcp.base.entropy import SeededEntropy
@@ -47,6 +48,18 @@ class Bench:
     client: Client
     scheduler: Scheduler
     sink: Written
+    group: TaskGroup
+    running: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+
+    async def run(self) -> None:
+        with self.running:
+            await self.scheduler.run()
+
+    def restart(self) -> None:
+        """Cut the scheduler off where it stands and run it again."""
+        self.running.cancel()
+        self.running = anyio.CancelScope()
+        self.group.start_soon(self.run)
 
     async def node(self, name: str, *, taints: list[Json] | None = None, **allocatable: str) -> None:
         """A node that is ready: without the taint that admission gives to new ones."""
@@ -142,9 +155,10 @@ async def _start(cluster: Cluster, group: Any, seed: int, configuration: Configu
         seed=seed,
         configuration=configuration or Configuration(),
     )
-    for run in (informers.run, recorder.run, scheduler.run):
+    bench = Bench(cluster, cluster.client(ADMIN), scheduler, sink, group)
+    for run in (informers.run, recorder.run, bench.run):
         group.start_soon(run)
-    return Bench(cluster, cluster.client(ADMIN), scheduler, sink)
+    return bench
 
 
 def condition(obj: Json) -> tuple[str, str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 
 from tests.scheduler.harness import Bench, condition, scheduled
@@ -132,3 +134,24 @@ def test_the_same_seed_gives_the_same_decisions() -> None:
     one, two = scheduled(check, seed=3), scheduled(check, seed=3)
     assert [row.effects for row in one.sink.rows] == [row.effects for row in two.sink.rows]
     assert len(one.sink.rows) == 20
+
+
+def test_a_scheduler_that_is_cut_off_starts_anew_from_the_log() -> None:
+    async def check(bench: Bench) -> None:
+        await bench.node("n")
+        client, send = bench.scheduler.client, bench.scheduler.client.request
+
+        async def never(*args: Any, **options: Any) -> Any:
+            await anyio.sleep_forever()
+
+        client.request = never  # type: ignore[method-assign]
+        await bench.pod("web")
+        await anyio.sleep(1)
+        assert bench.scheduler.state.assumed and await bench.node_of("web") == ""
+        client.request = send  # type: ignore[method-assign]
+        bench.restart()
+        await anyio.sleep(2)
+        assert await bench.node_of("web") == "n"
+        assert bench.scheduler.state.assumed == {}
+
+    scheduled(check)

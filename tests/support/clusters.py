@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 
-from kcp.base.clock import LoopClock
+from kcp.base.clock import Clock, LoopClock
 from kcp.base.entropy import SeededEntropy
 from kcp.base.loop import run_deterministic
 from kcp.client.client import Client
@@ -16,10 +16,24 @@ from kcp.machinery import meta
 from kcp.store.open import open_store
 
 Json = dict[str, Any]
+Build = Callable[[ClusterOptions], Cluster]
 
 
 def in_cluster(test: Callable[[Cluster, Client], Awaitable[None]], seed: int = 1, **options: Any) -> None:
     """Run `test` against a cluster of its own; afterwards no controller may have been refused anything."""
+
+    async def run(clock: Clock, build: Build) -> None:
+        cluster = build(ClusterOptions(**options))
+        async with anyio.create_task_group() as group:
+            await group.start(cluster.run)
+            await test(cluster, cluster.client(ADMIN))
+            group.cancel_scope.cancel()
+
+    in_world(run, seed)
+
+
+def in_world(run: Callable[[Clock, Build], Awaitable[None]], seed: int = 1) -> None:
+    """Run `run` on a deterministic loop; it builds and starts its cluster itself. No controller may be refused."""
     decisions: list[Any] = []
 
     async def main() -> None:
@@ -32,11 +46,7 @@ def in_cluster(test: Callable[[Cluster, Client], Awaitable[None]], seed: int = 1
             record(entry)
 
         store.record = note  # type: ignore[method-assign]
-        cluster = Cluster.build(store, clock, entropy, ClusterOptions(**options))
-        async with anyio.create_task_group() as group:
-            await group.start(cluster.run)
-            await test(cluster, cluster.client(ADMIN))
-            group.cancel_scope.cancel()
+        await run(clock, lambda options: Cluster.build(store, clock, entropy, options))
 
     run_deterministic(main, seed)
     assert refusals(decisions) == []

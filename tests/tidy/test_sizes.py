@@ -10,7 +10,12 @@ ROOT = Path(__file__).resolve().parents[2]
 MAX_FUNCTION = 70
 MAX_FILE = 600
 
-LARGER_FILES: dict[str, str] = {}
+LARGER_FILES: dict[str, str] = {
+    "kcp/apis/core/container.py": "every rule of one container, read top to bottom like the API reference",
+    "kcp/apis/core/pod.py": "create, update, resize, ephemeral containers and status of the one kind everything is about",
+    "kcp/apis/core/volume.py": "thirty volume sources, a few lines each, in one table",
+    "kcp/scheduler/cluster_state.py": "the arrays and every change of them: splitting would separate what must agree",
+}
 """Files over the limit, and why."""
 LARGER_FUNCTIONS: dict[str, str] = {}
 """Functions over the limit (`file:function`), and why."""

@@ -44,7 +44,7 @@ def budgets_of(pod: Json, head: Head) -> list[Record]:
     found = []
     for record in head.list(BUDGETS, pod["metadata"]["namespace"]):
         selector = from_label_selector((record.value.get("spec") or {}).get("selector"))
-        if not selector.empty and selector.matches(labels):
+        if selector.matches(labels):
             found.append(record)
     return found
 
@@ -145,9 +145,27 @@ async def _evict(write: Write, name: str, wanted: DeleteOptions) -> int:
     def planner(current: Record | None, head: Head) -> Plan:
         if current is not None and _needed_budget(current.value, head) != budget:
             raise _refusal("The disruption budget is still being processed by the server.", 10)
-        return deletes(current, head)
+        return _marked(write, deletes(current, head))
 
     return (await transact(write, name, planner, extra)).revision
+
+
+def _marked(write: Write, plan: Plan) -> Plan:
+    """A pod that goes gracefully says why: condition DisruptionTarget. Source: addConditionAndDeletePod."""
+    if not isinstance(plan.verdict, Put):
+        return plan
+    value = plan.verdict.value
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+        "observedGeneration": value["metadata"].get("generation", 0),
+    }
+    status = value.get("status") or {}
+    conditions = set_condition(status.get("conditions"), condition, write.moment)
+    marked = {**value, "status": {**status, "conditions": conditions}}
+    return attrs.evolve(plan, verdict=attrs.evolve(plan.verdict, body=normal(marked), value=marked))
 
 
 def _budget_to_take(write: Write, name: str) -> Key | None:

@@ -65,6 +65,7 @@ class PluginSet:
     inter_pod: Any
     pre_enqueue: tuple[str, ...]
     post_filters: tuple[str, ...]
+    shape_cache: Callable[..., Any]
 
 
 class ClassCache:
@@ -136,11 +137,19 @@ class ClassCache:
 class Framework:
     """A profile on a state. Owned by the scheduler's task."""
 
-    def __init__(self, state: ClusterState, name: str, plugins: PluginSet, preemption: Any) -> None:
+    def __init__(
+        self,
+        state: ClusterState,
+        name: str,
+        plugins: PluginSet,
+        preemption: Any,
+        post_filter: Callable[..., Any],
+    ) -> None:
         self.state = state
         self.name = name
         self.plugins = plugins
         self.preemption = preemption
+        self.post_filter = post_filter
         self.dry_runs: dict[tuple[str, int], tuple[Any, Any]] = {}
         self.defaults: dict[int, tuple[int, Any]] = {}
         self._always_scored = [(p, w) for p, w in plugins.scores if not hasattr(p, "static_score")]
@@ -179,10 +188,8 @@ class Framework:
         return found
 
     def _new_shape_cache(self, shape: Shape) -> Any:
-        from kcp.scheduler.plugins.node_resources_fit import ShapeCache
-
         p = self.plugins
-        return ShapeCache(shape, p.fit, p.fit_filters, p.fit_weight, p.balanced, p.balanced_weight)
+        return p.shape_cache(shape, p.fit, p.fit_filters, p.fit_weight, p.balanced, p.balanced_weight)
 
     def class_cache(self, cls: PodClass) -> ClassCache:
         """The cache of a class, its static part fresh."""
