@@ -157,7 +157,7 @@ def kinds() -> str:
 
 
 def controllers() -> str:
-    rows = [(f"`{c.name}`", f"`system:serviceaccount:kube-system:{c.identity}`") for c in CONTROLLERS]
+    rows = [(f"`{c.name}`", f"`{c.username}`") for c in CONTROLLERS]
     text = "Each controller has an identity of its own; `kcp history` and the column `username` name it."
     return page("Controllers", text, table(("name", "identity"), rows))
 

@@ -7,7 +7,7 @@ Source: k8s v1.36 apiserver/pkg/endpoints/handlers/create.go, rest.go (transform
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kcp.api.context import Call, Server
@@ -169,9 +169,7 @@ def checked(
     if report.errors:
         raise refuse(report.errors[0])
     if report.unknown or duplicates:
-        _report_strictness(
-            call, [*(f'unknown field "{path}"' for path in report.unknown), *duplicates], validation, refuse
-        )
+        _report_strictness(call, report.unknown, duplicates, validation, refuse)
     if report.has_nulls:
         obj = drop_nulls(schema, obj)
     if report.unknown:
@@ -179,13 +177,26 @@ def checked(
     return obj
 
 
+def yaml_complaint(duplicates: Sequence[str]) -> str:
+    """The one error in which Go's YAML decoder tells of all repeated keys."""
+    return "yaml: unmarshal errors:\n  " + "\n  ".join(duplicates)
+
+
 def _report_strictness(
-    call: Call, faults: list[str], validation: FieldValidation, refuse: Callable[[str], Exception]
+    call: Call,
+    unknown: Sequence[str],
+    duplicates: Sequence[str],
+    validation: FieldValidation,
+    refuse: Callable[[str], Exception],
 ) -> None:
+    """`duplicates` of a YAML body begin with `line`, and come first; the others are JSON's."""
+    of_yaml = [fault for fault in duplicates if fault.startswith("line ")]
+    rest = [*(f'unknown field "{path}"' for path in unknown), *(f for f in duplicates if f not in of_yaml)]
     if validation == "Strict":
+        faults = [yaml_complaint(of_yaml), *rest] if of_yaml else rest
         raise refuse(f"strict decoding error: {', '.join(faults)}")
     if validation == "Warn":
-        for fault in faults:
+        for fault in (*of_yaml, *rest):
             call.warn(fault)
 
 

@@ -202,7 +202,8 @@ class SubnetRange:
     mask: int
     network: Network = attrs.field(init=False)
     _slots: Slots = attrs.field(init=False)
-    _next: int = attrs.field(init=False, default=0)
+    next: int = attrs.field(init=False, default=0)
+    """Where the search for a free subnet starts: its number in the range."""
 
     def __attrs_post_init__(self) -> None:
         self.network = ipaddress.ip_network(self.cidr)
@@ -231,13 +232,18 @@ class SubnetRange:
         last = (int(other.broadcast_address) - start) >> width
         return range(first, min(last + 1, self._slots.size))
 
+    @property
+    def size(self) -> int:
+        """How many subnets there are, taken ones included."""
+        return self._slots.size
+
     def allocate_next(self) -> str:
         """Take the next free subnet. Raises RangeFull."""
-        index = self._slots.next_free(self._next, 0, self._slots.size)
+        index = self._slots.next_free(self.next, 0, self._slots.size)
         if index is None:
             raise RangeFull
         self._slots.take(index)
-        self._next = (index + 1) % self._slots.size
+        self.next = (index + 1) % self._slots.size
         return self._subnet(index)
 
     def occupy(self, cidr: str) -> None:

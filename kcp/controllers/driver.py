@@ -20,6 +20,7 @@ import structlog
 
 from kcp.base.clock import Clock, microseconds
 from kcp.client.cache.shared_informer import InformerFactory, SharedInformer
+from kcp.client.answers import rv_of
 from kcp.client.client import Client
 from kcp.client.workqueue.queue import ShutDown
 from kcp.client.workqueue.rate_limiting import RateLimitingQueue
@@ -236,18 +237,22 @@ class ControllerRun:
         self._finish(trace, started_s)
 
     async def _settled(self, key: str) -> bool:
-        """Whether it is known what this key's writes came to. A write whose answer was lost may be in the log: the
-        barrier rises to what the log holds by now. False: the log could not be asked, the key comes back.
+        """Whether it is known what this key's writes came to. False: the log could not be asked, the key comes back.
+
+        A write whose answer was lost may be in the log: the barrier rises to the newest object that is there now. (A
+        removal leaves none; to remove again what is gone does no harm.)
         """
+        namespace = key.partition("/")[0] if "/" in key else ""
         for resource in self._uncertain.get(key, ()):
             try:
                 with anyio.fail_after(DEADLINE_S):
-                    page = await self.informers.client.list(resource, limit=1)
+                    page = await self.informers.client.list(resource, namespace)
             except (ApiError, TimeoutError):
                 self._retry(key)
                 return False
             barrier = self._barriers.setdefault(key, {})
-            barrier[resource] = max(page.rv, barrier.get(resource, 0))
+            newest = max((rv_of(obj) for obj in page.items), default=0)
+            barrier[resource] = max(newest, barrier.get(resource, 0))
         self._uncertain.pop(key, None)
         return True
 

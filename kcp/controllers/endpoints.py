@@ -226,9 +226,15 @@ def _facts(pod: Json) -> tuple[Any, ...]:
 
 
 def itself(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:
+    """Endpoints that went, to be made again; and the controller's own, whose Service may be gone meanwhile.
+
+    What people make without a Service is theirs.
+    """
     del readers
     obj = new or old
-    return [meta.key_of(obj)] if obj is not None else []
+    if obj is None or (new is not None and meta.labels(new).get(MANAGED_BY_LABEL) != MANAGER):
+        return []
+    return [meta.key_of(obj)]
 
 
 CONTROLLER = Controller(

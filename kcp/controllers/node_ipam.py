@@ -9,81 +9,33 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-import attrs
-
 from kcp.apis.semantics import nodes as node_facts
+from kcp.base.ipam import OutOfRange, SubnetRange
 from kcp.controllers import effects as fx
 from kcp.controllers.sources import Controller, Fan
 from kcp.machinery import meta
 from kcp.machinery.errors import NotFound, ServerTimeout, Timeout
 
 Json = dict[str, Any]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 KEY = ":range"
 MASKS = {4: 24, 6: 64}
 IPV6_MAX_BITS = 16
 PATCH_ATTEMPTS = 3
 
 
-class BadRange(ValueError):
-    """Raised when the configured ranges cannot be divided as asked."""
-
-
-@attrs.define
-class Subnets:
-    """The subnets of one cluster CIDR by number; owned by one plan. `next` is where the search for a free one starts."""
-
-    network: Network
-    mask: int
-    next: int = 0
-    taken: set[int] = attrs.field(factory=set)
-
-    @classmethod
-    def of(cls, cidr: str, mask: int = 0) -> Subnets:
-        network = ipaddress.ip_network(cidr)
-        mask = mask or MASKS[network.version]
-        if mask < network.prefixlen:
-            raise BadRange(f"New CIDR set failed; the node CIDR size /{mask} is larger than {cidr}")
-        if network.version == 6 and mask - network.prefixlen > IPV6_MAX_BITS:
-            raise BadRange(
-                "New CIDR set failed; the node CIDR size is too big, "
-                "the node CIDR mask must be at most 16 bits longer than the cluster CIDR mask"
-            )
-        return cls(network, mask)
-
-    @property
-    def size(self) -> int:
-        return 1 << (self.mask - self.network.prefixlen)
-
-    def occupy(self, other: Network) -> None:
-        """Nothing of `other` may be given; what lies outside is none of our business."""
-        if other.version != self.network.version or not _overlap(other, self.network):
-            return
-        first = max(int(other.network_address), int(self.network.network_address))
-        last = min(int(other.broadcast_address), int(self.network.broadcast_address))
-        base, width = int(self.network.network_address), self.network.max_prefixlen - self.mask
-        self.taken.update(range((first - base) >> width, ((last - base) >> width) + 1))
-
-    def take(self) -> str | None:
-        """The next free subnet after the last one given, around the end; None when all are taken."""
-        if len(self.taken) >= self.size:
-            return None
-        number = next(
-            n % self.size for n in range(self.next, self.next + self.size) if n % self.size not in self.taken
+def subnet_range(cidr: str, mask: int = 0) -> SubnetRange:
+    """The node ranges of a cluster CIDR. Raises ValueError when it cannot be divided so."""
+    network = ipaddress.ip_network(cidr)
+    mask = mask or MASKS[network.version]
+    if network.version == 6 and mask - network.prefixlen > IPV6_MAX_BITS:
+        raise ValueError(
+            "New CIDR set failed; the node CIDR size is too big, "
+            "the node CIDR mask must be at most 16 bits longer than the cluster CIDR mask"
         )
-        self.taken.add(number)
-        self.next = (number + 1) % self.size
-        width = self.network.max_prefixlen - self.mask
-        address = int(self.network.network_address) + (number << width)
-        return str(ipaddress.ip_network((address, self.mask)))
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    return int(one.network_address) <= int(other.broadcast_address) and int(other.network_address) <= int(
-        one.broadcast_address
-    )
+    return SubnetRange(cidr, mask)
 
 
 def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
@@ -120,9 +72,9 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
 
 def _ranges(
     cidrs: Sequence[str], settings: Mapping[str, Any], starts: Sequence[int], nodes: Sequence[Json]
-) -> list[Subnets]:
+) -> list[SubnetRange]:
     masks = settings["node_cidr_masks"]
-    ranges = [Subnets.of(cidr, masks[i] if i < len(masks) else 0) for i, cidr in enumerate(cidrs)]
+    ranges = [subnet_range(cidr, masks[i] if i < len(masks) else 0) for i, cidr in enumerate(cidrs)]
     for subnets, start in zip(ranges, starts, strict=False):
         subnets.next = start % subnets.size
     _occupy(ranges, settings["service_cidrs"])
@@ -131,18 +83,19 @@ def _ranges(
     return ranges
 
 
-def _occupy(ranges: Sequence[Subnets], cidrs: Sequence[str]) -> None:
+def _occupy(ranges: Sequence[SubnetRange], cidrs: Sequence[str]) -> None:
+    """Nothing of these may be given; what lies outside is none of our business."""
     for cidr in cidrs:
-        network = ipaddress.ip_network(cidr, strict=False)
         for subnets in ranges:
-            subnets.occupy(network)
+            with suppress(OutOfRange):
+                subnets.occupy(cidr)
 
 
-def _take(ranges: Sequence[Subnets]) -> list[str] | None:
+def _take(ranges: Sequence[SubnetRange]) -> list[str] | None:
     """One subnet of each range; None, and nothing given, when one of them is used up."""
-    if any(len(subnets.taken) >= subnets.size for subnets in ranges):
+    if any(subnets.free == 0 for subnets in ranges):
         return None
-    return [cidr for subnets in ranges if (cidr := subnets.take()) is not None]
+    return [subnets.allocate_next() for subnets in ranges]
 
 
 def _assign(node: Json, given: list[str]) -> Generator[fx.Effect, fx.Outcome, fx.Outcome]:

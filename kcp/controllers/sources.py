@@ -89,3 +89,10 @@ class Controller:
     """Forget a key after this many failures in a row; None retries for ever, with backoff."""
     retry_base_s: float = 0.005
     """How long a key waits after its first failure; each further one doubles it."""
+
+    @property
+    def username(self) -> str:
+        """The user name of its requests."""
+        if self.identity.startswith("system:"):
+            return self.identity
+        return f"system:serviceaccount:kube-system:{self.identity}"

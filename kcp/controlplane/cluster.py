@@ -70,8 +70,8 @@ def service_account(name: str) -> UserInfo:
 
 def controller_user(controller: Controller) -> UserInfo:
     """Under whose name a controller's requests are made."""
-    if controller.identity.startswith("system:"):
-        return UserInfo(controller.identity, groups=(ALL_AUTHENTICATED,))
+    if controller.username == controller.identity:
+        return UserInfo(controller.username, groups=(ALL_AUTHENTICATED,))
     return service_account(controller.identity)
 
 

@@ -44,6 +44,7 @@ def _unsettled(store: EventLog) -> Iterator[str]:
     ready_nodes = [n for n in store.list("nodes") if meta.condition(n.value, "Ready")]
     yield from _nodes(ready_nodes)
     yield from _deployments(store, running=bool(ready_nodes))
+    yield from _replicasets(store)
     yield from _endpoints(store)
 
 
@@ -65,6 +66,16 @@ def _deployments(store: Store, *, running: bool) -> Iterator[str]:
         for counter in COUNTERS if running else ():
             if status.get(counter, 0) != wanted:
                 yield f"{record.key}: {counter} is {status.get(counter, 0)}, wanted {wanted}"
+
+
+def _replicasets(store: Store) -> Iterator[str]:
+    for record in store.list("replicasets.apps"):
+        rs = record.value
+        status, wanted = rs.get("status", {}), rs["spec"].get("replicas", 1)
+        if status.get("observedGeneration") != rs["metadata"]["generation"]:
+            yield f"{record.key}: generation {rs['metadata']['generation']} is not observed"
+        if status.get("replicas", 0) != wanted:
+            yield f"{record.key}: replicas is {status.get('replicas', 0)}, wanted {wanted}"
 
 
 def _endpoints(store: Store) -> Iterator[str]:

@@ -29,7 +29,9 @@ from kcp.base.loop import DetLoop, run_deterministic
 from kcp.client.client import Client
 from kcp.client.transport import InProcessTransport
 from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
+from kcp.machinery.errors import ApiError
 from kcp.machinery.watch import WatchEvent
+from kcp.node.fleet import Fleet
 from kcp.replay import rest
 from kcp.replay.faults import BUCKET_S, SIMULATED, Faults, FaultyTransport
 from kcp.replay.incident import Incident, Reader
@@ -54,6 +56,7 @@ QUIET_S = 30.0
 IN_FLIGHT_TRIES, IN_FLIGHT_S = 20, 0.05
 RESTART_STRETCH_S, SILENCE_STRETCH_S = BUCKET_S["restart"], BUCKET_S["node-silent"]
 MAX_SILENCE_S = 180.0
+WAKE_RETRY_S = 1.0
 WITNESSED = ("pods", "replicasets.apps", "namespaces", "endpointslices.discovery.k8s.io")
 
 
@@ -153,10 +156,15 @@ class Simulation:
             await anyio.sleep(5 + share * MAX_SILENCE_S)
         finally:
             with anyio.CancelScope(shield=True):
-                if (
-                    cluster.fleet is fleet
-                ):  # else the fleet was restarted meanwhile, and all its nodes with it
-                    await fleet.start_node(name)
+                await self._wake(cluster, fleet, name)
+
+    async def _wake(self, cluster: Cluster, fleet: Fleet, name: str) -> None:
+        """Until it talks again, or all nodes were restarted meanwhile."""
+        while cluster.fleet is fleet and fleet.agents[name].silent:
+            try:
+                await fleet.start_node(name)
+            except ApiError:
+                await anyio.sleep(WAKE_RETRY_S)
 
     async def _rest(self, cluster: Cluster) -> None:
         """Wait until nothing moves any more, then look."""
@@ -181,7 +189,6 @@ class Simulation:
         for witness in self.witnesses:
             for text in witness.differences(self.recording.events_seen):
                 broken("watchers", 0, text)
-
 
     async def _stale_caches(self, cluster: Cluster) -> list[str]:
         """Caches that stay behind; one that is about to get what was written just now (a heartbeat) does not."""

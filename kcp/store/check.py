@@ -21,7 +21,8 @@ _LAWS: tuple[tuple[str, str], ...] = (
     ),
     (
         "{0} objects do not point to their newest event",
-        "SELECT count(*) FROM objects o WHERE o.rv IS NOT (SELECT max(e.rv) FROM events e WHERE e.oid = o.oid)",
+        "SELECT count(*) FROM objects o WHERE o.rv IS NOT (SELECT max(e.rv) FROM events e WHERE e.oid = o.oid)"
+        " AND (o.delete_rv IS NULL OR o.rv > (SELECT sealed_rv FROM head WHERE id = 1))",
     ),
     (
         "{0} objects disagree with their last event on whether they live",

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from kcp.machinery.document import Json
 from kcp.machinery.gvk import group_resource
-from kcp.store import schema, tables
+from kcp.store import archive, schema, tables
 from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.protocol import HistoryClass, KindRow, Op
 from kcp.store.sqlite import connect_read_only
@@ -113,6 +113,7 @@ def reader(url_or_path: str | Path) -> Iterator[sa.Connection]:
     raw = connect_read_only(path)
     try:
         schema.check(raw, path)
+        archive.attach(raw, path)
         raw.execute("BEGIN")
         with schema.engine_over(raw).connect() as connection:
             yield connection

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import attrs
 
 from kcp.base.clock import Clock, microseconds
-from kcp.store import rows, schema, views
+from kcp.store import archive, rows, schema, views
 from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.protocol import StoreError
 from kcp.store.sqlite import connect_read_only
@@ -123,12 +123,15 @@ class SqliteSession:
         self._connection = connect_read_only(path)
         try:
             schema.check(self._connection, path)
+            archive.attach(self._connection, path)
             self.rv = self._position(wanted)
             self._create_views(wanted is not None)
         except BaseException:
             self._connection.close()
             raise
-        self._connection.execute("SELECT 1 FROM json_each('1'), json_tree('1')").fetchone()  # they declare themselves
+        self._connection.execute(
+            "SELECT 1 FROM json_each('1'), json_tree('1')"
+        ).fetchone()  # they declare themselves
         self._connection.execute("PRAGMA query_only=ON")
         self._connection.set_authorizer(_authorize)
         self._connection.set_progress_handler(self._late, _STEPS_BETWEEN_CHECKS)

@@ -238,7 +238,9 @@ SELECT oid, ns, name, uid, expires_us FROM objects INDEXED BY objects_dead
  ORDER BY ns, name LIMIT :limit
 """
 
-_NEWEST = " CROSS JOIN events e ON e.rv = (SELECT max(z.rv) FROM events z WHERE z.oid = o.oid AND z.rv <= :rv)"
+_NEWEST = (
+    " CROSS JOIN events e ON e.rv = (SELECT max(z.rv) FROM events z WHERE z.oid = o.oid AND z.rv <= :rv)"
+)
 _LEASE = " LEFT JOIN leases l ON l.oid = o.oid AND l.rv <= :rv AND l.rv > e.rv"
 _OBJECT = "o.oid, o.ns, o.name, o.uid, o.expires_us"
 

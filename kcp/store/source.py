@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from kcp.store import rows, schema
+from kcp.store import archive, rows, schema
 from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.protocol import Event, KindRow, Record
 from kcp.store.sqlite import connect_read_only
@@ -49,6 +49,7 @@ class SqliteSource:
         self.connection = connect_read_only(path)
         try:
             schema.check(self.connection, path)
+            archive.attach(self.connection, path)
         except BaseException:
             self.connection.close()
             raise

@@ -126,6 +126,7 @@ class SqliteDriver:
         self._since_checkpoint = 0
         self._analyzed_rv = 0
         self._rv = 0
+        self._sealed_rv = 0
         self._closed = False
 
     @property
@@ -167,11 +168,11 @@ class SqliteDriver:
         if not self._read_only:
             connection.execute("UPDATE head SET epoch = epoch + 1 WHERE id = 1")
         found = connection.execute(
-            "SELECT rv, ts_us, epoch, horizon_rv, cluster_uid FROM head WHERE id = 1"
+            "SELECT rv, ts_us, epoch, horizon_rv, cluster_uid, sealed_rv FROM head WHERE id = 1"
         ).fetchone()
         if found is None:
             raise StoreError(f"{self._path} is damaged: the head row is missing")
-        rv, ts_us, self._epoch, horizon, cluster_uid = found
+        rv, ts_us, self._epoch, horizon, cluster_uid, self._sealed_rv = found
         self._rv = rv
         kinds = self._load_kinds(connection)
         self._interned.load(connection)
@@ -351,10 +352,25 @@ class SqliteDriver:
         self._since_checkpoint = 0
         self._writer().execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
 
-    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    async def _read(self, query: Callable[[sqlite3.Connection], T], rv: int | None = None) -> T:
+        """`rv`: the oldest revision that the query looks at; below the sealed one it needs the archive."""
+        read = self._with_reader if rv is None or rv >= self._sealed_rv else self._with_archive
         if self._reading is None:
-            return self._with_reader(query)
-        return await asyncio.get_running_loop().run_in_executor(self._reading, self._with_reader, query)
+            return read(query)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, read, query)
+
+    def _with_archive(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Below the API's horizon, so rare: each such read opens the files anew."""
+        from kcp.store import archive
+
+        connection = connect_read_only(self._path)
+        try:
+            archive.attach(connection, self._path)
+            return query(connection)
+        except sqlite3.Error as error:
+            raise Unavailable(f"cannot read {self._path}: {error}") from error
+        finally:
+            connection.close()
 
     def _with_reader(self, query: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -384,7 +400,7 @@ class SqliteDriver:
         kind = self._kind_ids.get(resource)
         if kind is None:
             return None
-        return await self._read(lambda c: rows.get_at(c, kind, resource, namespace, name, rv))
+        return await self._read(lambda c: rows.get_at(c, kind, resource, namespace, name, rv), rv)
 
     async def list_at(
         self,
@@ -397,7 +413,7 @@ class SqliteDriver:
         kind = self._kind_ids.get(resource)
         if kind is None:
             return ()
-        return await self._read(lambda c: rows.list_at(c, kind, resource, rv, namespace, after, limit))
+        return await self._read(lambda c: rows.list_at(c, kind, resource, rv, namespace, after, limit), rv)
 
     async def events_since(
         self, rv: int, until: int, resources: Sequence[str] | None, limit: int
@@ -406,7 +422,7 @@ class SqliteDriver:
         if resources is not None:
             kinds = [self._kind_ids[resource] for resource in resources if resource in self._kind_ids]
         names = dict(self._resources)
-        return await self._read(lambda c: rows.events_since(c, names, rv, until, kinds, limit))
+        return await self._read(lambda c: rows.events_since(c, names, rv, until, kinds, limit), rv)
 
     async def rv_at(self, ts_us: int) -> int:
         return await self._read(lambda c: rows.rv_at(c, ts_us))

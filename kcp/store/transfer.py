@@ -23,7 +23,7 @@ import orjson
 from kcp.base.clock import Clock, microseconds
 from kcp.base.entropy import SystemEntropy
 from kcp.machinery.document import normal
-from kcp.store import leases, rows, schema
+from kcp.store import archive, leases, rows, schema
 from kcp.store.open import is_postgres, lock, sqlite_path
 from kcp.store.protocol import Key, StoreError
 from kcp.store.redaction import blank, blank_columns, keyed_mask, redact_rows
@@ -121,8 +121,9 @@ def _copied(
     connection.execute("BEGIN IMMEDIATE")
     (head,) = connection.execute("SELECT rv FROM src.head WHERE id = 1").fetchone()
     base, last = _range(head, first_rv, last_rv)
+    events = archive.attach_source(connection, sqlite_path(source))
     for statement in _COPY:
-        connection.execute(statement, {"base": base, "last": last})
+        connection.execute(statement.replace("src.events", events), {"base": base, "last": last})
     yield base, last
     connection.execute("COMMIT")
     connection.execute("DETACH src")
@@ -302,6 +303,9 @@ def _rewind(connection: sqlite3.Connection, source: Path, rv: int | None) -> int
     oldest = int(about.get("base_rv", "0"))
     if rv is not None and not oldest <= rv <= head:
         raise StoreError(f"{source} holds revisions {oldest} to {head}, not {rv}")
+    (sealed,) = connection.execute("SELECT sealed_rv FROM head WHERE id = 1").fetchone()
+    if rv is not None and rv < sealed:
+        raise StoreError(f"{source} has sealed its events up to {sealed}: export up to {rv} and import that")
     if rv is not None:
         for statement in _FORGET_AFTER:
             connection.execute(statement, {"rv": rv})
@@ -334,7 +338,7 @@ def history_checksum(connection: sqlite3.Connection, after: int = 0, until: int 
     """SHA-256 over the events of a range: equal on every engine and in every copy that holds the same history."""
     found = connection.execute(
         "SELECT e.rv, e.op, e.prev_rv, e.ts_us, e.oid, k.grp, k.plural, o.ns, o.name, o.uid, a.username, a.field_manager,"
-        " e.request_id, e.decision_id, CAST(e.body AS BLOB) FROM events e JOIN objects o ON o.oid = e.oid"
+        " e.request_id, e.decision_id, CAST(e.body AS BLOB) FROM events e CROSS JOIN objects o ON o.oid = e.oid"
         " JOIN kinds k ON k.kind_id = o.kind_id LEFT JOIN actors a ON a.actor_id = e.actor_id"
         " WHERE e.rv > ? AND e.rv <= ? ORDER BY e.rv",
         (after, 2**62 if until is None else until),
@@ -360,8 +364,10 @@ def checksum_of(url_or_path: str | Path, after: int | None = None, until: int | 
         with PostgresReader(str(url_or_path)) as log:
             base = int(log.about().get("base_rv", "0")) if after is None else after
             return _digest(history_rows(log, base, 2**62 if until is None else until))
-    connection = connect_read_only(sqlite_path(url_or_path))
+    path = sqlite_path(url_or_path)
+    connection = connect_read_only(path)
     try:
+        archive.attach(connection, path)
         about = dict(connection.execute("SELECT key, value FROM about").fetchall())
         return history_checksum(connection, int(about.get("base_rv", "0")) if after is None else after, until)
     finally:

@@ -129,7 +129,7 @@ async def test_impossible_options_are_invalid(params: dict[str, str], text: str)
         ({"labelSelector": "a=b,,"}, "unable to parse requirement|found"),
         ({"fieldSelector": "spec.foo=x"}, "^field label not supported: spec.foo$"),
         ({"resourceVersion": "abc"}, '^invalid resource version: resourceVersion: Invalid value: "abc"'),
-        ({"continue": "x"}, "^continue key is not valid"),
+        ({"continue": "x"}, "^invalid continue token: continue key is not valid"),
         ({"limit": "many"}, 'strconv.ParseInt: parsing "many": invalid syntax'),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kcp.controllers import effects as fx
-from kcp.controllers.endpoints import CONTROLLER, truncate
+from kcp.controllers.endpoints import CONTROLLER, MANAGED_BY_LABEL, MANAGER, itself, truncate
 from kcp.machinery import meta
 from tests.support.builders import pod, service
 from tests.support.planning import World, of_type, writes
@@ -116,6 +116,14 @@ def test_endpoints_go_with_their_service() -> None:
     del world.objects["services"][KEY]
     (delete,) = of_type(world.plan(CONTROLLER, KEY), fx.Delete)
     assert delete.uid and not world.all("endpoints")
+
+
+def test_endpoints_that_people_make_are_theirs() -> None:
+    by_hand = {"metadata": {"name": "web", "namespace": "default"}}
+    own = {"metadata": {**by_hand["metadata"], "labels": {MANAGED_BY_LABEL: MANAGER}}}
+    assert itself(None, by_hand, {}) == []
+    assert itself(None, own, {}) == ["default/web"]
+    assert itself(by_hand, None, {}) == ["default/web"]
 
 
 def test_labels_and_changes_follow_the_service() -> None:

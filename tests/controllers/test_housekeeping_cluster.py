@@ -126,6 +126,29 @@ def test_a_quota_is_counted_for_what_is_there_and_follows_its_limits() -> None:
     in_cluster(check, scheduler=False)
 
 
+def test_a_status_that_somebody_else_wrote_is_put_right_with_the_next_full_count() -> None:
+    async def check(cluster: Cluster, client: Client) -> None:
+        hard = {"cpu": "1", "memory": "1Gi"}
+        quota = {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": metadata("q"),
+            "spec": {"hard": hard},
+        }
+        await client.create("resourcequotas", quota, "default")
+        await anyio.sleep(1)
+        patch = {"status": {"hard": {"cpu": "2", "memory": "2Gi"}}}
+        await client.patch("resourcequotas", "q", patch, "strategic", "default", subresource="status")
+        await anyio.sleep(10)
+        found = await client.get("resourcequotas", "q", "default")
+        assert (found["spec"]["hard"], found["status"]["hard"]) == (hard, {"cpu": "2", "memory": "2Gi"})
+        await anyio.sleep(300)
+        found = await client.get("resourcequotas", "q", "default")
+        assert found["status"] == {"hard": hard, "used": {"cpu": "0", "memory": "0"}}
+
+    in_cluster(check, scheduler=False)
+
+
 def test_a_claim_is_bound_to_the_smallest_volume_and_both_are_protected() -> None:
     async def check(cluster: Cluster, client: Client) -> None:
         await client.create("persistentvolumes", volume("large", "5Gi"))

@@ -178,7 +178,21 @@ SELECTORS = (
     bad_list("no operator", "fieldSelector=a%3E1", "invalid selector: 'a>1'; can't understand 'a>1'"),
 )
 
+CONTINUE = "invalid continue token: continue key is not valid"
 REVISIONS = (
+    bad_list(
+        "token that is no JSON",
+        "limit=1&continue=garbage",
+        CONTINUE + ": invalid character '\\u0081' looking for beginning of value",
+    ),
+    bad_list(
+        "token that is no base64", "limit=1&continue=a*b", CONTINUE + ": illegal base64 data at input byte 1"
+    ),
+    bad_list(
+        "token of another version",
+        "limit=1&continue=eyJ2IjoieCJ9",
+        CONTINUE + ': server does not recognize this encoded version "x"',
+    ),
     bad_list(
         "list at no number",
         "resourceVersion=abc",

@@ -22,13 +22,14 @@ OPERATOR = Actor("alice", ("devs",), "kubectl/v1.36", "kubectl-edit")
 class Shop:
     """Chooses the next change by a seeded dice; `events` of them in all."""
 
-    def __init__(self, pods: int, nodes: int, seed: int = 1) -> None:
+    def __init__(self, pods: int, nodes: int, seed: int, prefix: str) -> None:
         self._dice = random.Random(seed)
-        self._pods = [f"web-{i}" for i in range(pods)]
-        self._nodes = [f"n{i}" for i in range(nodes)]
+        self._pods = [f"{prefix}web-{i}" for i in range(pods)]
+        self._nodes = [f"{prefix}n{i}" for i in range(nodes)]
         self._state: dict[str, dict[str, Any]] = {}
         self._node_ready: dict[str, bool] = {}
-        self._decisions = 0
+        self._prefix = prefix
+        self._decisions = seed * 1_000_000
         self.decisions: list[Decision] = []
 
     def next(self) -> Operation:
@@ -55,7 +56,7 @@ class Shop:
         new = "config" not in self._state
         self._state["config"] = {}
         return (create if new else update)(
-            key("settings", "shop"), data={"n": str(number)}, cause=Cause(actor)
+            key(f"{self._prefix}settings", "shop"), data={"n": str(number)}, cause=Cause(actor)
         )
 
     def _pod(self, name: str) -> Operation:
@@ -95,9 +96,18 @@ class Shop:
         }
 
 
-async def fill(store: EventLog, clock: VirtualClock, events: int, *, pods: int = 60, nodes: int = 6) -> None:
-    """Append that many events, in transactions of BATCH, a tenth of a second apart; no renewals, so none is missing."""
-    shop = Shop(pods, nodes)
+async def fill(
+    store: EventLog,
+    clock: VirtualClock,
+    events: int,
+    *,
+    pods: int = 60,
+    nodes: int = 6,
+    prefix: str = "",
+    shop: Shop | None = None,
+) -> Shop:
+    """Append up to that revision, in transactions of BATCH, some seconds apart. The shop returned can go on later."""
+    shop = shop or Shop(pods, nodes, 1 + len(prefix), prefix)
     while store.rv < events:
         some = [shop.next() for _ in range(min(BATCH, events - store.rv))]
         for decision in shop.decisions:
@@ -107,4 +117,5 @@ async def fill(store: EventLog, clock: VirtualClock, events: int, *, pods: int =
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
-        clock.advance(0.1 * len(some) / BATCH * 40)
+        clock.advance(0.02 * len(some))
+    return shop

@@ -18,7 +18,7 @@ import pytest
 
 from kcp.machinery.errors import ApiError
 from kcp.store.log import EventLog
-from kcp.store.protocol import Event, Op
+from kcp.store.protocol import Event, Op, Operation
 from tests.store import postgres
 from tests.store.changes import create, delete, key, open_for_test, plain, update
 
@@ -75,6 +75,12 @@ def _states(events: Sequence[Event]) -> dict[str, list[Any]]:
     return found
 
 
+def _operation(kind: str, name: str, by: str) -> Operation:
+    if kind == "delete":
+        return delete(key(name))
+    return (create if kind == "create" else update)(key(name), data={"by": by})
+
+
 async def _play(stores: Sequence[EventLog], seed: int, clients: int, steps: int) -> list[Seen]:
     moments = itertools.count()
     history: list[Seen] = []
@@ -83,14 +89,15 @@ async def _play(stores: Sequence[EventLog], seed: int, clients: int, steps: int)
         dice = random.Random(seed * 1000 + number)
         store = stores[number % len(stores)]
         for step in range(steps):
-            name, called, rv, answer = dice.choice(NAMES), next(moments), None, None
+            name, called = dice.choice(NAMES), next(moments)
+            rv: int | None = None
+            answer: Any = None
             kind = dice.choice(["read", "read", "create", "update", "delete"])
             if kind == "read":
                 await store.catch_up()
                 answer = plain(store.get(key(name)))
             else:
-                data = {"data": {"by": f"{number}-{step}"}}
-                operation = delete(key(name)) if kind == "delete" else {"create": create, "update": update}[kind](key(name), **data)  # fmt: skip
+                operation = _operation(kind, name, f"{number}-{step}")
                 try:
                     rv = (await store.append(operation)).rv
                 except ApiError:

@@ -326,3 +326,40 @@ async def test_ten_thousand_objects_load_without_decoding(tmp_path: Path) -> Non
     async with open_for_test(tmp_path) as store:
         records = store.list("configmaps")
         assert len(records) == 10_000 and not any(record.document.decoded for record in records)
+
+
+async def test_a_clock_that_goes_backwards_does_not_take_time_with_it(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    clock.advance(100)
+    async with open_for_test(tmp_path, clock, inline=True) as store:
+        await store.append(create(key("a")))
+        clock.elapsed_s = 3.0
+        await store.append_all([create(key("b")), create(key("c"))])
+        times = [event.ts_us for event in await store.events_since(0)]
+    assert times == [times[0], times[0] + 1, times[0] + 2]
+    async with open_for_test(tmp_path, clock, inline=True) as store:
+        await store.append(create(key("d")))
+        assert (await store.events_since(3))[0].ts_us == times[0] + 3
+    assert check.problems(tmp_path) == []
+
+
+@pytest.mark.parametrize("which", ["last", "every second"])
+async def test_damaged_pages_are_named_and_not_served(tmp_path: Path, which: str) -> None:
+    async with open_for_test(tmp_path) as store:
+        await store.append_all([create(key(f"a{i:03}"), data={"v": "x" * 900}) for i in range(200)])
+        whole = [plain(record) for record in store.list("configmaps")]
+    path = tmp_path / "kcp.db"
+    data = bytearray(path.read_bytes())
+    page = int.from_bytes(data[16:18], "big")
+    starts = range(page * 2, len(data), page * 2) if which == "every second" else [len(data) - page]
+    for start in starts:
+        data[start : start + page] = b"\xa5" * page
+    path.write_bytes(data)
+    try:
+        opened = open_store(path, clock=SystemClock(), read_only=True)
+    except StoreError as error:
+        assert "damaged" in str(error) or "no event log" in str(error) or "cannot" in str(error)
+    else:
+        assert [plain(record) for record in opened.list("configmaps")] == whole
+        await opened.close()
+    assert check.problems(path) != []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import orjson
@@ -19,7 +20,9 @@ from kcp.api.results import ListResult, Result
 from kcp.api.selection import Selection, select
 from kcp.api.verbs.freshness import wait_until_fresh
 from kcp.apis.kind import Kind
+from kcp.machinery.codec.json import decode_json, go_type
 from kcp.machinery.errors import BadRequest, Expired
+from kcp.machinery.schema.validate import base64_error
 from kcp.store.protocol import Key, Record
 
 TOKEN_VERSION = "meta.k8s.io/v1"
@@ -51,21 +54,38 @@ def encode_token(token: Token, namespace: str | None) -> str:
     return base64.urlsafe_b64encode(body).rstrip(b"=").decode()
 
 
+def _bad_token(why: str) -> BadRequest:
+    """Source: k8s v1.36 apiserver/pkg/storage/continue.go."""
+    return BadRequest(f"invalid continue token: continue key is not valid{why}")
+
+
+def _token_body(text: str) -> dict[str, Any]:
+    standard = text.translate({ord("-"): "+", ord("_"): "/"})
+    try:
+        raw = base64.b64decode(standard + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        raise _bad_token(f": {base64_error(standard)}") from None
+    try:
+        body, _ = decode_json(raw)
+    except ValueError as error:
+        raise _bad_token(f": {error}") from None
+    if not isinstance(body, dict):
+        raise _bad_token(
+            f": json: cannot unmarshal {go_type(body)} into Go value of type storage.continueToken"
+        )
+    return body
+
+
 def decode_token(text: str, kind: Kind, namespace: str | None) -> Token:
     """Raises BadRequest."""
-    try:
-        body = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        version, rv, start = body["v"], body["rv"], body["start"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadRequest(f"continue key is not valid: {error}") from None
+    body = _token_body(text)
+    version, rv, start = (body.get(key) for key in ("v", "rv", "start"))
     if version != TOKEN_VERSION:
-        raise BadRequest(
-            f'continue key is not valid: server does not recognize this encoded version "{version}"'
-        )
-    if not isinstance(rv, int) or not isinstance(start, str) or not start or rv == 0:
-        raise BadRequest(
-            "continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
-        )
+        raise _bad_token(f': server does not recognize this encoded version "{version or ""}"')
+    if not isinstance(rv, int) or rv == 0:
+        raise _bad_token(f": incorrect encoded start resourceVersion (version {TOKEN_VERSION})")
+    if not isinstance(start, str) or not start:
+        raise _bad_token(f": encoded start key empty (version {TOKEN_VERSION})")
     start = start.rstrip("\0")
     if kind.namespaced and namespace is None:
         inner, _, name = start.partition("/")

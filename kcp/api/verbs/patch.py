@@ -14,7 +14,7 @@ import attrs
 import orjson
 
 from kcp.api.context import Call, Server
-from kcp.api.decoding import checked, limited_body, unsupported_media
+from kcp.api.decoding import checked, limited_body, unsupported_media, yaml_complaint
 from kcp.api.documents import private_copy
 from kcp.api.negotiation import body_media_type
 from kcp.api.options import META_GROUP, WriteOptions, write_options
@@ -194,9 +194,9 @@ def _merged(write: Write, patch: Patch, configuration: Json, live: Json | None) 
     kind, options = write.kind, write.options
     schema = schema_for(kind.gvk)
     if patch.duplicates:
-        text = f"error strict decoding YAML: {', '.join(patch.duplicates)}"
         if options.field_validation == "Strict":
-            raise BadRequest(text)
+            why = yaml_complaint(patch.duplicates)
+            raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: {why}")
         if options.field_validation == "Warn":
             for fault in patch.duplicates:
                 write.call.warn(fault)
