@@ -37,7 +37,7 @@ layers: $(STAMP)
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 tests: $(STAMP)
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile
 
 simulate: $(STAMP)
 	$(BIN)/kcp simulate --seeds $(or $(SEEDS),20)

@@ -118,9 +118,24 @@ def _internal(gvk: GroupVersionKind) -> str:
     return f"{(gvk.group or 'core').split('.', 1)[0]}.{gvk.kind}"
 
 
+def _unknown(found: GroupVersionKind) -> str:
+    return f'no kind "{found.kind}" is registered for version "{found.api_version}" in scheme "{SCHEME}"'
+
+
 def _not_registered(found: GroupVersionKind, kind: str) -> BadRequest:
-    why = f'no kind "{found.kind}" is registered for version "{found.api_version}" in scheme "{SCHEME}"'
-    return cannot_be_handled(found, kind, why)
+    return cannot_be_handled(found, kind, _unknown(found))
+
+
+def why_not(api_version: str, kind: str, expected: GroupVersionKind) -> str:
+    """Why something that says it is this kind is none of `expected`, in the words of Go's decoder."""
+    try:
+        version = GroupVersion.parse(api_version)
+    except ValueError as error:
+        return str(error)
+    found = GroupVersionKind(version.group, version.version, kind)
+    if schema_for(found) is None:
+        return _unknown(found)
+    return f"converting ({found.version}.{found.kind}) to ({_internal(expected)}): unknown conversion"
 
 
 def check_kind(catalog: Catalog, found: GroupVersionKind, expected: GroupVersionKind) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
 import structlog
+import structlog.tracebacks
 
 LogFormat = Literal["console", "json"]
 
@@ -75,6 +76,12 @@ _PROCESSORS: tuple[structlog.typing.Processor, ...] = (
 
 def _renderers(format: LogFormat, stream: TextIO) -> list[structlog.typing.Processor]:
     if format == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(sort_keys=True)]
+        frames = structlog.tracebacks.ExceptionDictTransformer(
+            show_locals=False
+        )  # locals hold tokens and Secrets
+        return [
+            structlog.processors.ExceptionRenderer(frames),
+            structlog.processors.JSONRenderer(sort_keys=True),
+        ]
     colors = stream.isatty()
     return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]

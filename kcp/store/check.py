@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kcp.store import schema
 from kcp.store.open import is_postgres, sqlite_path
+from kcp.store.protocol import StoreError
 from kcp.store.sqlite import connect_read_only
 
 _LAWS: tuple[tuple[str, str], ...] = (
@@ -62,10 +63,17 @@ def problems(url_or_path: str | Path) -> list[str]:
     if is_postgres(url_or_path):
         return _problems_of_postgres(str(url_or_path))
     path = sqlite_path(url_or_path)
-    connection = connect_read_only(path)
+    try:
+        connection = connect_read_only(path)
+    except StoreError as error:
+        if path.is_file():
+            return [str(error)]
+        raise
     try:
         schema.check(connection, path)
         return _problems(connection)
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
     finally:
         connection.close()
 

@@ -143,3 +143,42 @@ async def test_apply_refuses_fields_outside_the_schema() -> None:
         obj = {**deployment(), "spec": {**deployment()["spec"], "foo": 1}}
         with pytest.raises(ApiError, match=r"field not declared in schema"):
             await api.patch(f"{DEPLOYMENTS}/web", obj, APPLY, params={"fieldManager": "me"})
+
+
+MERGE, STRATEGIC, JSON = "merge-patch+json", "strategic-merge-patch+json", "json-patch+json"
+
+
+@pytest.mark.parametrize(
+    ("patch", "kind"),
+    [
+        ({"kind": None}, MERGE),
+        ({"apiVersion": "", "kind": ""}, MERGE),
+        ({"kind": "Pod"}, STRATEGIC),
+        ({"apiVersion": "v2"}, STRATEGIC),
+        ([{"op": "replace", "path": "/kind", "value": None}], JSON),
+        ([{"op": "remove", "path": "/apiVersion"}], JSON),
+    ],
+)
+async def test_an_object_stays_what_it_is(patch: object, kind: str) -> None:
+    async with running_api() as api:
+        await api.create(CONFIG_MAPS, config_map(a="1"))
+        patched = await api.patch(f"{CONFIG_MAPS}/settings", patch, kind)
+        assert (patched["apiVersion"], patched["kind"]) == ("v1", "ConfigMap")
+
+
+@pytest.mark.parametrize(
+    ("patch", "why"),
+    [
+        ({"kind": "Foo"}, 'no kind "Foo" is registered for version "v1" in scheme'),
+        ({"apiVersion": "v2"}, 'no kind "ConfigMap" is registered for version "v2" in scheme'),
+        ({"kind": "Pod"}, r"converting \(v1.Pod\) to \(core.ConfigMap\): unknown conversion"),
+        ({"apiVersion": "a/b/c"}, "unexpected GroupVersion string: a/b/c"),
+        ({"kind": 5}, "cannot unmarshal number into Go struct field ConfigMap.kind of type string"),
+    ],
+)
+async def test_an_object_cannot_become_another_kind(patch: object, why: str) -> None:
+    async with running_api() as api:
+        await api.create(CONFIG_MAPS, config_map(a="1"))
+        with pytest.raises(Invalid, match=why):
+            await api.patch(f"{CONFIG_MAPS}/settings", patch)
+        assert (await api.get(f"{CONFIG_MAPS}/settings"))["kind"] == "ConfigMap"

@@ -53,3 +53,15 @@ def test_the_console_form_is_for_people() -> None:
     structlog.get_logger().debug("node ready", node={"kind": "Node", "metadata": {"name": "n1"}})
     assert "node ready" in stream.getvalue()
     assert "Node n1" in stream.getvalue()
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_tracebacks_carry_no_values(format: logs.LogFormat) -> None:
+    stream = io.StringIO()
+    logs.configure(format, "info", stream)
+    value = "".join(["hun", "ter2"])
+    try:
+        raise ValueError(len(value))
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    assert "ValueError" in stream.getvalue() and "hunter2" not in stream.getvalue()

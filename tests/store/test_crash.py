@@ -27,7 +27,7 @@ def test_no_acknowledged_write_is_lost_when_the_database_dies_too(tmp_path: Path
     postgres.require()
     log = torture.Shared(tmp_path)
     try:
-        log.round(200)
+        log.round(80)
         log.verify()
     finally:
         log.remove()

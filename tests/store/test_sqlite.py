@@ -358,7 +358,7 @@ async def test_damaged_pages_are_named_and_not_served(tmp_path: Path, which: str
     try:
         opened = open_store(path, clock=SystemClock(), read_only=True)
     except StoreError as error:
-        assert "damaged" in str(error) or "no event log" in str(error) or "cannot" in str(error)
+        assert str(path) in str(error)
     else:
         assert [plain(record) for record in opened.list("configmaps")] == whole
         await opened.close()

@@ -14,7 +14,7 @@ import attrs
 import orjson
 
 from kcp.api.context import Call, Server
-from kcp.api.decoding import checked, limited_body, unsupported_media, yaml_complaint
+from kcp.api.decoding import checked, limited_body, unsupported_media, why_not, yaml_complaint
 from kcp.api.documents import private_copy
 from kcp.api.negotiation import body_media_type
 from kcp.api.options import META_GROUP, WriteOptions, write_options
@@ -123,13 +123,29 @@ def merge_decoded(call: Call, gvk: GroupVersionKind, options: WriteOptions, patc
             "patch", orjson.dumps(new).decode(), "json: cannot unmarshal into Go value of type object"
         )
         raise Invalid.of("", "", "", [error])
-    new.setdefault("apiVersion", gvk.api_version)
-    new.setdefault("kind", gvk.kind)
 
     def refuse(why: str) -> Exception:
         return Invalid.of("", "", "", [invalid("patch", orjson.dumps(new).decode(), why)])
 
+    if why := _says_another_kind(new, gvk, patch.type):
+        raise refuse(why)
     return checked(call, gvk, new, list(patch.duplicates), options.field_validation, refuse)
+
+
+def _says_another_kind(new: Json, gvk: GroupVersionKind, patch_type: str) -> str:
+    """Puts the kind into a patched object that does not say it any more; why not, when it says another one.
+
+    A strategic merge patch works on the Go value, to which a kind is nothing. Source: handlers/patch.go.
+    """
+    api_version, kind = new.get("apiVersion") or gvk.api_version, new.get("kind") or gvk.kind
+    if patch_type == STRATEGIC_PATCH and isinstance(kind, str) and isinstance(api_version, str):
+        api_version, kind = gvk.api_version, gvk.kind
+    new["apiVersion"], new["kind"] = api_version, kind
+    if (api_version, kind) == (gvk.api_version, gvk.kind):
+        return ""
+    if not isinstance(kind, str) or not isinstance(api_version, str):
+        return ""  # the check of types says it better
+    return why_not(api_version, kind, gvk)
 
 
 def check_options(options: WriteOptions, media_type: str) -> None:
