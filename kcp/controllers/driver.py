@@ -19,8 +19,8 @@ import attrs
 import structlog
 
 from kcp.base.clock import Clock, microseconds
-from kcp.client.cache.shared_informer import InformerFactory, SharedInformer
 from kcp.client.answers import rv_of
+from kcp.client.cache.shared_informer import InformerFactory, SharedInformer
 from kcp.client.client import Client
 from kcp.client.workqueue.queue import ShutDown
 from kcp.client.workqueue.rate_limiting import RateLimitingQueue

@@ -198,6 +198,7 @@ class PostgresDriver:
         try:
             if self._read_only or self._closed:
                 raise Unavailable(f"{ddl.shown(self._url)} is open read-only")
+            await self._reach()
             await work()
         except (Behind, StoreError) as error:
             return error
@@ -233,6 +234,13 @@ class PostgresDriver:
                 await connection.execute("SET synchronous_commit = on")
         return connection
 
+    async def _reach(self) -> None:
+        """Raises Unavailable when there is no connection: then surely nothing was written."""
+        try:
+            await self._writer()
+        except (*_LOST, asyncpg.PostgresError) as error:
+            raise Unavailable(f"cannot reach {ddl.shown(self._url)}: {_words(error)}") from error
+
     async def _write(self, batch: Batch) -> None:
         connection = await self._writer()
         if self._new_kinds:
@@ -253,7 +261,16 @@ class PostgresDriver:
             self._set_clock(now_us)
         if batch.rv >= max(FIRST_ANALYZE_RV, self._analyzed_rv * 10):
             self._analyzed_rv = batch.rv
-            await connection.execute("ANALYZE objects, leases, events")
+            await self._analyze(connection)
+
+    async def _analyze(self, connection: asyncpg.Connection) -> None:
+        """Plans made while the tables were small would scan. Its failure is not the batch's, which is committed."""
+        try:
+            await connection.execute("ANALYZE objects, leases, events", timeout=COMMIT_TIMEOUT_S)
+        except (*_LOST, asyncpg.PostgresError) as error:
+            log.warning("cannot analyze the event log", error=_words(error))
+            if isinstance(error, _LOST):
+                await self._drop(connection)
 
     async def _hold_if_losing(self, connection: asyncpg.Connection) -> None:
         """Open the transaction in which the lock of the head row outlives a loss."""

@@ -83,6 +83,7 @@ class Writer:
         self._change = asyncio.Event()
         self.closing = False
         self.dropped_records = 0
+        self._failing = False
 
     async def submit(
         self, operations: Sequence[Operation], *, atomic: bool = False, horizon: int | None = None
@@ -231,6 +232,9 @@ class Writer:
         if batch is not None:
             self._last_commit_s = _now_s()
         if error is None:
+            if self._failing:
+                self._failing = False
+                log.warning("batches are written again", rv=self._published.rv)
             if batch is not None:
                 self._publish(batch)
             self._answer(taken)
@@ -242,8 +246,9 @@ class Writer:
                 looking = None
             self._again(taken, records, looking)
         else:
-            if taken or batch is not None:
+            if (taken or batch is not None) and not self._failing:
                 log.error("batch failed", operations=len(taken), error=str(error))
+            self._failing = True
             self._refuse(taken, records, error)
             _tell(looking, error)
         self._wake()

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import anyio
 
+from kcp.base import logs
+from kcp.machinery.errors import AlreadyExists, NotFound
 from kcp.store.log import EventLog
-from kcp.store.protocol import Unavailable
+from kcp.store.protocol import Committed, Operation, Unavailable
 from tests.store.changes import key, open_for_test, write
 
 WRITERS = 32
@@ -24,24 +26,24 @@ async def _write(store: EventLog, writer: int, acknowledged: int) -> None:
     for i in range(1_000_000):
         at = key(f"w{writer}-{life}-{i // 5}")
         verb = ("create", "update", "update", "update", "delete")[i % 5]
-        while True:
-            try:
-                done = await store.append(write(verb, at, i=str(i)))
-            except Unavailable:
-                await anyio.sleep(0.05)
-                if _done_after_all(store, verb, str(at), i):
-                    break
-                continue
+        done = await _append(store, write(verb, at, i=str(i)))
+        if done is not None:
             os.write(acknowledged, f"{done.rv} {at} {i % 5}\n".encode())
-            break
 
 
-def _done_after_all(store: EventLog, verb: str, name: str, i: int) -> bool:
-    """Whether a write of unknown outcome is there: stored and not acknowledged is legal."""
-    record = next((r for r in store.list("configmaps") if str(r.key) == name), None)
-    if verb == "delete":
-        return record is None
-    return record is not None and bool(record.value["data"] == {"i": str(i)})
+async def _append(store: EventLog, operation: Operation) -> Committed | None:
+    """Again until it is answered; None: an attempt of unknown outcome was stored and never acknowledged, which is legal."""
+    unknown = False
+    while True:
+        try:
+            return await store.append(operation)
+        except Unavailable:
+            unknown = True
+            await anyio.sleep(0.05)
+        except (AlreadyExists, NotFound):
+            if not unknown:
+                raise
+            return None
 
 
 async def main(directory: Path, where: str) -> None:
@@ -54,5 +56,6 @@ async def main(directory: Path, where: str) -> None:
 
 
 if __name__ == "__main__":
+    logs.configure(level="error", stream=sys.stderr)
     place = Path(sys.argv[1])
     asyncio.run(main(place, sys.argv[2] if len(sys.argv) > 2 else str(place / "kcp.db")))

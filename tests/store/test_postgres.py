@@ -469,6 +469,20 @@ class TestTrouble:
             assert (await store.append(create(key("c"), cause=Cause(ALICE)))).rv == 2
             assert (await store.events_since(1))[0].cause.actor == ALICE
 
+    async def test_statistics_that_cannot_be_made_fail_no_write(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("kcp.store.postgres.FIRST_ANALYZE_RV", 1)
+        blocker = await asyncpg.connect(url)
+        try:
+            await blocker.execute("BEGIN; LOCK TABLE leases IN SHARE UPDATE EXCLUSIVE MODE")
+            monkeypatch.setattr("kcp.store.postgres.COMMIT_TIMEOUT_S", 0.5)
+            async with open_for_test(url) as store:
+                assert (await store.append(create(key("a")))).rv == 1
+                assert (await store.append(create(key("b")))).rv == 2
+        finally:
+            await blocker.close()
+
     async def test_a_restored_database_is_not_written_by_those_who_knew_the_old_one(self, url: str) -> None:
         async with open_for_test(url) as store:
             await store.append(create(key("a")))

@@ -34,7 +34,8 @@ def acknowledged(path: Path) -> list[int]:
 def _start(directory: Path, *where: str) -> subprocess.Popen[bytes]:
     directory.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tests.store.appender", str(directory), *where]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    with open(directory / "output", "ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output)
 
 
 def _kill(children: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -45,11 +46,16 @@ def _kill(children: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _wait_for(directories: Sequence[Path], count: int, children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Until that many more writes are acknowledged, some by each."""
     files = [directory / "acknowledged" for directory in directories]
-    wanted = sum(len(acknowledged(file)) for file in files) + count
+    before = [len(acknowledged(file)) for file in files]
     deadline = time.monotonic() + 60
-    while sum(len(acknowledged(file)) for file in files) < wanted:
-        assert all(child.poll() is None for child in children), "an appender died by itself"
+    while True:
+        more = [len(acknowledged(file)) - old for file, old in zip(files, before, strict=True)]
+        if sum(more) >= count and min(more) > 0:
+            return
+        for child, directory in zip(children, directories, strict=True):
+            assert child.poll() is None, f"an appender died: {(directory / 'output').read_text()[-3000:]}"
         assert time.monotonic() < deadline, "the appenders make no progress"
         time.sleep(0.02)
 
