@@ -9,7 +9,7 @@ LISTEN ?= 127.0.0.1:6443
 NODES  ?= 3
 WORKERS ?= 2
 
-.PHONY: up test lint types layers tests bootstrap update lock simulate clean
+.PHONY: up test lint types layers tests bootstrap update lock simulate torture clean
 
 up: $(STAMP)
 	@exec $(BIN)/kcp up --data $(DATA) --listen $(LISTEN) --nodes $(NODES)
@@ -41,6 +41,9 @@ tests: $(STAMP)
 
 simulate: $(STAMP)
 	$(BIN)/kcp simulate --seeds $(or $(SEEDS),20)
+
+torture: $(STAMP)
+	$(BIN)/python -m tests.store.torture --sqlite $(or $(SQLITE),500) --postgresql $(or $(POSTGRESQL),100)
 
 update: $(STAMP)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .

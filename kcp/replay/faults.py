@@ -46,7 +46,7 @@ KINDS: tuple[FaultKind, ...] = (
     FaultKind("lost-answer", 1.0, 0.01, "the write is done, its answer is lost"),
     FaultKind("slow", 1.0, 0.03, "the request takes up to three seconds longer"),
     FaultKind("watch-cut", 2.0, 0.01, "the watch ends"),
-    FaultKind("watch-delay", 2.0, 0.02, "events arrive up to twenty seconds late"),
+    FaultKind("watch-delay", 2.0, 0.02, "events arrive up to eight seconds late"),
     FaultKind("watch-expired", 2.0, 0.01, "the watch ends with 410, and so does the next one"),
     FaultKind("restart", 30.0, 0.05, "the component starts anew, with empty caches"),
     FaultKind("node-silent", 60.0, 0.05, "the node says nothing for up to three minutes"),
@@ -57,7 +57,9 @@ SIMULATED = "simulated:"
 """How the message of every error begins that is made here."""
 HANG_S = 60.0
 SLOW_S = 3.0
-LATE_S = 20.0
+LATE_S = 8.0
+LATENCY_S = 0.02
+"""What every write takes; else whatever chases itself would do so for ever within one instant of virtual time."""
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -144,6 +146,8 @@ class FaultyTransport:
         component, resource = self.inner.user_agent, resource_of(request.path)
         if request.method == "GET" and "watch=true" in request.query:
             return await self._watch(request, timeout_s, component, resource)
+        if request.method in WRITES and self.faults.started_s is not None:
+            await anyio.sleep(LATENCY_S)
         await self._before(request, component, resource)
         response = await self.inner.request(request, timeout_s)
         if response.status == 500:

@@ -21,6 +21,7 @@ from kcp.store.protocol import Event, Op
 Json = dict[str, Any]
 LATE_US = 120 * 1_000_000
 """How old the specification may be by which a controller acts."""
+REPORTED_US = 10 * 1_000_000
 DEPLOYMENTS, REPLICASETS = "deployments.apps", "replicasets.apps"
 
 
@@ -172,28 +173,38 @@ _ADDRESSES = {"pods": _pod_addresses, "services": _service_addresses}
 
 @attrs.define
 class Addresses:
-    """A pod IP, a cluster IP, a node port is held by one object at a time."""
+    """A cluster IP, a node port is held by one object at a time; a pod IP too, but for a node that was switched off
+    and on: what its pods had before may show for `REPORTED_US` until the node has said what they have now.
+    """
 
     name = "addresses"
-    holder: dict[str, str] = attrs.field(factory=dict)
+    holders: dict[str, dict[str, str]] = attrs.field(factory=dict)
+    """address -> uid -> key"""
     held: dict[str, list[str]] = attrs.field(factory=dict)
+    shared_since_us: dict[str, int] = attrs.field(factory=dict)
 
     def see(self, event: Event) -> Iterator[str]:
         addresses_of = _ADDRESSES.get(event.key.resource)
-        if addresses_of is None:
-            return
+        if addresses_of is not None:
+            self._move(event, [] if event.op is Op.DELETED else addresses_of(event.record.value))
+        for address, since_us in list(self.shared_since_us.items()):
+            if event.ts_us - since_us >= (REPORTED_US if address.startswith("pod") else 0):
+                del self.shared_since_us[address]
+                yield f"{' and '.join(self.holders[address].values())} hold {address}"
+
+    def _move(self, event: Event, addresses: list[str]) -> None:
         uid = event.record.uid
         for address in self.held.pop(uid, ()):
-            if self.holder.get(address) == uid:
-                del self.holder[address]
-        if event.op is Op.DELETED:
-            return
-        for address in addresses_of(event.record.value):
-            other = self.holder.get(address)
-            if other is not None:
-                yield f"{event.key} holds {address}, which {other} holds"
-            self.holder[address] = uid
-            self.held.setdefault(uid, []).append(address)
+            del self.holders[address][uid]
+            if len(self.holders[address]) < 2:
+                self.shared_since_us.pop(address, None)
+        for address in addresses:
+            holders = self.holders.setdefault(address, {})
+            holders[uid] = str(event.key)
+            if len(holders) > 1:
+                self.shared_since_us.setdefault(address, event.ts_us)
+        if addresses:
+            self.held[uid] = addresses
 
 
 @attrs.define

@@ -18,6 +18,8 @@ async def read(server: Server, call: Call) -> Record:
     asked = call.params.get("resourceVersion")
     if asked:
         await wait_until_fresh(server, revision(asked))
+    else:
+        await server.store.catch_up()
     record = server.store.get(Key(kind.resource, info.namespace if kind.namespaced else "", info.name))
     if record is None:
         raise not_found(kind, info.name)

@@ -198,4 +198,6 @@ async def handle(server: Server, call: Call) -> Result:
         return await reading.exact(rv)
     if rv:
         await wait_until_fresh(server, rv)
+    elif not options.resource_version:
+        await server.store.catch_up()
     return await reading.page(server.store.rv, None)

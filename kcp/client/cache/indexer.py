@@ -22,6 +22,44 @@ def by_namespace(obj: Json) -> Sequence[str]:
     return (obj["metadata"].get("namespace", ""),)
 
 
+class _Index:
+    """Keys by value. Remembers each key's values, so that a function is asked once per version of an object."""
+
+    __slots__ = ("_values", "buckets", "function")
+
+    def __init__(self, function: IndexFunction) -> None:
+        self.function = function
+        self.buckets: dict[str, list[str]] = {}
+        self._values: dict[str, Sequence[str]] = {}
+
+    def put(self, key: str, obj: Json) -> None:
+        after = self.function(obj)
+        before = self._values.get(key)
+        if before == after or (not before and not after):
+            return
+        if after:
+            self._values[key] = after
+        elif before:
+            del self._values[key]
+        self._move(key, before or (), after)
+
+    def remove(self, key: str) -> None:
+        before = self._values.pop(key, None)
+        if before:
+            self._move(key, before, ())
+
+    def _move(self, key: str, before: Sequence[str], after: Sequence[str]) -> None:
+        for value in dict.fromkeys(before):
+            if value not in after:
+                bucket = self.buckets[value]
+                _take(bucket, key)
+                if not bucket:
+                    del self.buckets[value]
+        for value in dict.fromkeys(after):
+            if value not in before:
+                insort(self.buckets.setdefault(value, []), key)
+
+
 class Indexer:
     """Objects by key, by namespace and by declared indexes.
 
@@ -37,7 +75,7 @@ class Indexer:
         self._keys: list[str] = []
         self._by_namespace: _Buckets = {}
         self._indexers: dict[str, IndexFunction] = dict(indexers or {})
-        self._indexes: dict[str, _Buckets] = {name: {} for name in self._indexers}
+        self._indexes = {name: _Index(function) for name, function in self._indexers.items()}
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -68,14 +106,14 @@ class Indexer:
     def index(self, name: str, value: str) -> Sequence[Json]:
         """Objects whose index function gave `value`, ordered by key. KeyError for an index that was not declared."""
         objects = self._objects
-        return [objects[key] for key in self._indexes[name].get(value, ())]
+        return [objects[key] for key in self._indexes[name].buckets.get(value, ())]
 
     def index_keys(self, name: str, value: str) -> Sequence[str]:
-        return tuple(self._indexes[name].get(value, ()))
+        return tuple(self._indexes[name].buckets.get(value, ()))
 
     def index_values(self, name: str) -> Sequence[str]:
         """The values an index has objects for, sorted."""
-        return sorted(self._indexes[name])
+        return sorted(self._indexes[name].buckets)
 
     @property
     def indexers(self) -> Mapping[str, IndexFunction]:
@@ -91,11 +129,10 @@ class Indexer:
                 self._indexers[name] = function
                 self._indexes[name] = self._built(function)
 
-    def _built(self, function: IndexFunction) -> _Buckets:
-        index: _Buckets = {}
+    def _built(self, function: IndexFunction) -> _Index:
+        index = _Index(function)
         for key in self._keys:
-            for value in dict.fromkeys(function(self._objects[key])):
-                index.setdefault(value, []).append(key)
+            index.put(key, self._objects[key])
         return index
 
     def put(self, obj: Json) -> Json | None:
@@ -106,8 +143,8 @@ class Indexer:
         if old is None:
             insort(self._keys, key)
             insort(self._by_namespace.setdefault(_namespace(obj), []), key)
-        for name, function in self._indexers.items():
-            self._reindex(self._indexes[name], key, function(old) if old is not None else (), function(obj))
+        for index in self._indexes.values():
+            index.put(key, obj)
         return old
 
     def remove(self, key: str) -> Json | None:
@@ -121,23 +158,9 @@ class Indexer:
         _take(bucket, key)
         if not bucket:
             del self._by_namespace[namespace]
-        for name, function in self._indexers.items():
-            self._reindex(self._indexes[name], key, function(old), ())
+        for index in self._indexes.values():
+            index.remove(key)
         return old
-
-    @staticmethod
-    def _reindex(index: _Buckets, key: str, before: Sequence[str], after: Sequence[str]) -> None:
-        if before == after:
-            return
-        for value in dict.fromkeys(before):
-            if value not in after:
-                bucket = index[value]
-                _take(bucket, key)
-                if not bucket:
-                    del index[value]
-        for value in dict.fromkeys(after):
-            if value not in before:
-                insort(index.setdefault(value, []), key)
 
     def replace(self, objects: Sequence[Json], rv: int) -> None:
         """From now on exactly these objects, at revision `rv`."""

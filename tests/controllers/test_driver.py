@@ -1,0 +1,323 @@
+"""The decision driver, over a real control plane in virtual time: barrier, retries, deadlines, records, bulkheads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+
+from kcp.base.clock import LoopClock
+from kcp.base.entropy import SeededEntropy
+from kcp.client.transport import InProcessTransport, Transport
+from kcp.controllers import effects as fx
+from kcp.controllers.sources import Controller, Fan, Self, Timer
+from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
+from kcp.machinery.errors import Conflict, InternalError, Timeout
+from kcp.store.log import EventLog
+from kcp.store.memory import MemoryDriver
+from kcp.store.protocol import Decision
+from kcp.wire.http import Request, Response
+
+pytestmark = pytest.mark.sim
+Json = dict[str, Any]
+IDENTITY = "generic-garbage-collector"
+"""Any account that may do what these planners do."""
+
+
+def config(name: str, **data: str) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "default"},
+        "data": data,
+    }
+
+
+def controller(plan: Any, **more: Any) -> Controller:
+    watches = {"configs": Self("configmaps"), **more.pop("watches", {})}
+    return Controller("test-controller", IDENTITY, plan, watches, **more)
+
+
+@attrs.define
+class Meddler:
+    """Sits before the API: fails or delays the requests of the controller as a test says."""
+
+    inner: InProcessTransport
+    meddle: Callable[[Request], Any]
+    in_process: bool = True
+
+    async def request(self, request: Request, timeout_s: float) -> Response:
+        if self.inner.user_agent != "test-controller":
+            return await self.inner.request(request, timeout_s)
+        before = await self.meddle(request)
+        if before == "lose":
+            await self.inner.request(request, timeout_s)
+            raise Timeout("the answer was lost")
+        if isinstance(before, Exception):
+            raise before
+        return await self.inner.request(request, timeout_s)
+
+    async def close(self) -> None: ...
+
+
+async def leave(request: Request) -> None:
+    del request
+
+
+@attrs.define
+class Running:
+    cluster: Cluster
+    driver: MemoryDriver
+
+    async def create(self, obj: Json) -> None:
+        await self.cluster.client(ADMIN).create("configmaps", obj, "default")
+
+    async def names(self) -> list[str]:
+        page = await self.cluster.client(ADMIN).list("configmaps", "default")
+        return [
+            obj["metadata"]["name"] for obj in page.items if not obj["metadata"]["name"].startswith("kube-")
+        ]
+
+    async def rows(self) -> list[Decision]:
+        await anyio.sleep(2)  # rows ride along with a later batch
+        return [row for _, row in self.driver.decisions if row.controller == "test-controller"]
+
+
+@asynccontextmanager
+async def running(tested: Controller, meddle: Callable[[Request], Any] = leave) -> AsyncIterator[Running]:
+    def wrap(inner: InProcessTransport) -> Transport:
+        return Meddler(inner, meddle)
+
+    clock, entropy = LoopClock(), SeededEntropy(1)
+    driver = MemoryDriver(entropy.uid())
+    options = ClusterOptions(controllers=(tested,), scheduler=False, wrap_transport=wrap)
+    cluster = Cluster.build(EventLog(driver, clock), clock, entropy, options)
+    async with anyio.create_task_group() as group:
+        await group.start(cluster.run)
+        yield Running(cluster, driver)
+        group.cancel_scope.cancel()
+
+
+def once_per(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+    """A child for every `parent`, counted in the cache: made twice if the cache were read before it has the child."""
+    del env
+    parent = view.configs.get(key)
+    if parent is None or not parent["metadata"]["name"].startswith("parent"):
+        return
+    children = [c for c in view.configs.list() if c["metadata"]["name"].startswith("child")]
+    if not children:
+        child = config("", of=key)
+        child["metadata"] = {"generateName": "child-", "namespace": "default"}
+        yield fx.Create("configmaps", "default", child)
+        yield fx.RequeueAfter(0)
+
+
+async def test_a_key_is_not_planned_before_the_cache_has_its_own_writes() -> None:
+    async with running(controller(once_per)) as here:
+        await here.create(config("parent"))
+        await anyio.sleep(30)
+        assert len(await here.names()) == 2
+        (row,) = await here.rows()
+        assert [effect["kind"] for effect in row.effects] == ["Create", "RequeueAfter"]
+
+
+async def test_a_write_whose_answer_was_lost_is_not_made_twice() -> None:
+    """Found by simulation: with late watches every retry made one more."""
+    lost: list[Request] = []
+
+    async def meddle(request: Request) -> str | None:
+        if request.method == "POST" and not lost:
+            lost.append(request)
+            return "lose"
+        return None
+
+    async with running(controller(once_per), meddle) as here:
+        pause = here.cluster.informers.informer("configmaps")
+        drained = pause._reflector.drain
+        pause._reflector.drain = lambda: None  # the cache stands still
+        await here.create(config("parent"))
+        pause._reflector.drain = drained
+        pause._drain()
+        pause._reflector.drain = lambda: None
+        await anyio.sleep(5)
+        pause._reflector.drain = drained
+        pause._drain()
+        await anyio.sleep(60)
+        assert len(lost) == 1
+        assert len(await here.names()) == 2
+
+
+async def test_a_failed_effect_is_retried_with_growing_waits() -> None:
+    at_s: list[float] = []
+
+    async def meddle(request: Request) -> Exception | None:
+        if request.method == "PATCH":
+            at_s.append(anyio.current_time())
+            return Conflict("not now") if len(at_s) < 6 else None
+        return None
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        del env
+        obj = view.configs.get(key)
+        if obj is not None and obj["metadata"]["name"] == "parent" and "done" not in obj["data"]:
+            yield fx.Patch("configmaps", "default", "parent", {"data": {"done": "yes"}})
+
+    async with running(controller(plan), meddle) as here:
+        await here.create(config("parent", a="b"))
+        await anyio.sleep(30)
+        waits = [b - a for a, b in zip(at_s, at_s[1:], strict=False)]
+        assert waits == pytest.approx([0.005, 0.01, 0.02, 0.04, 0.08])
+        rows = await here.rows()
+        assert [row.trigger for row in rows] == ["event"] + ["retry"] * 5
+        assert [row.effects[0]["outcome"] for row in rows] == ["Conflict"] * 5 + ["ok"]
+
+
+async def test_a_key_is_given_up_after_its_retries_until_something_changes() -> None:
+    tries: list[Request] = []
+
+    async def meddle(request: Request) -> Exception | None:
+        if request.method == "PATCH":
+            tries.append(request)
+            return InternalError("never")
+        return None
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        del view, env
+        if key == "default/parent":
+            yield fx.Patch("configmaps", "default", "parent", {"data": {"x": "y"}})
+
+    async with running(controller(plan, max_retries=3), meddle) as here:
+        await here.create(config("parent"))
+        await anyio.sleep(60)
+        assert len(tries) == 4
+
+
+async def test_a_hung_request_costs_its_own_key_and_not_the_others() -> None:
+    async def meddle(request: Request) -> None:
+        if "hung" in request.path:
+            await anyio.sleep_forever()
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        del env
+        obj = view.configs.get(key)
+        if obj is None or not key.startswith("default/p-") or "seen" in obj["data"]:
+            return
+        name = obj["metadata"]["name"]
+        yield fx.All([fx.Patch("configmaps", "default", name, {"data": {"seen": "yes"}})] * 2)
+
+    async with running(controller(plan, workers=4), meddle) as here:
+        for n in range(3):
+            await here.create(config(f"p-hung-{n}", a="b"))
+        for n in range(20):
+            await here.create(config(f"p-{n}", a="b"))
+        await anyio.sleep(1)
+        page = await here.cluster.client(ADMIN).list("configmaps", "default")
+        assert sum("seen" in obj.get("data", {}) for obj in page.items) == 20
+        await anyio.sleep(10)
+        hung = [row for row in await here.rows() if "hung" in row.key]
+        outcomes = {part["outcome"] for row in hung for part in row.effects[0]["effects"]}
+        assert outcomes == {"Timeout"}
+
+
+async def test_a_planner_that_raises_is_recorded_and_tried_again() -> None:
+    calls: list[str] = []
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        del view, env
+        if key == "default/parent":
+            calls.append(key)
+            if len(calls) == 1:
+                raise ZeroDivisionError("a bug")
+            yield fx.Memo({"done": True})
+
+    async with running(controller(plan)) as here:
+        await here.create(config("parent"))
+        await anyio.sleep(5)
+        assert len(calls) == 2
+        (row,) = await here.rows()
+        assert row.effects == [{"kind": "Exception", "outcome": "ZeroDivisionError('a bug')", "digest": ""}]
+
+
+async def test_a_plan_that_abandons_after_a_failure_comes_back() -> None:
+    tries: list[int] = []
+
+    async def meddle(request: Request) -> Exception | None:
+        if request.method == "PATCH":
+            tries.append(1)
+            return InternalError("once") if len(tries) == 1 else None
+        return None
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        del env
+        obj = view.configs.get(key)
+        if key != "default/parent" or obj is None or "done" in obj["data"]:
+            return
+        outcome = yield fx.Patch("configmaps", "default", "parent", {"data": {"seen": "yes"}})
+        if not outcome.ok:
+            raise fx.Abandoned
+        yield fx.Patch("configmaps", "default", "parent", {"data": {"done": "yes"}})
+
+    async with running(controller(plan), meddle) as here:
+        await here.create(config("parent", a="b"))
+        await anyio.sleep(5)
+        rows = await here.rows()
+        assert [len(row.effects) for row in rows] == [1, 2]
+        assert rows[0].effects[0]["outcome"] == "InternalError"
+
+
+async def test_rows_say_what_was_known_and_what_was_written() -> None:
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        obj = view.configs.get(key)
+        if key != "default/parent" or obj is None or "done" in obj["data"]:
+            return
+        yield fx.Memo({"before": env.memo})
+        yield fx.Patch("configmaps", "default", "parent", {"data": {"done": "yes"}})
+
+    async with running(controller(plan)) as here:
+        await here.create(config("parent", a="b"))
+        (row,) = await here.rows()
+        written = await here.cluster.client(ADMIN).get("configmaps", "parent", "default")
+        assert row.last_rv == int(written["metadata"]["resourceVersion"]) == row.effects[1]["rv"]
+        assert row.frontier["configmaps"] < row.last_rv
+        assert (row.frontier["#"], row.frontier["*"]) == (0, 1)
+        event = next(e for e in here.driver._rows if e.rv == row.last_rv)
+        assert event.cause.decision_id == row.id
+
+
+async def test_timers_queue_their_key_for_ever() -> None:
+    seen: list[float] = []
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        del view, env
+        if key == "tick":
+            seen.append(anyio.current_time())
+            yield fx.RequeueAfter(1000)
+
+    async with running(controller(plan, watches={"timer": Timer(20.0), "nodes": Fan("nodes")})) as here:
+        assert here.cluster.runs[0].controller.name == "test-controller"
+        await anyio.sleep(70)
+        assert [round(b - a) for a, b in zip(seen, seen[1:], strict=False)] == [20, 20, 20]
+
+
+async def test_rows_of_a_restarted_controller_go_on_with_their_numbers() -> None:
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        del env
+        obj = view.configs.get(key)
+        if obj is not None and key.startswith("default/p-") and "seen" not in obj["data"]:
+            yield fx.Patch("configmaps", "default", obj["metadata"]["name"], {"data": {"seen": "yes"}})
+
+    async with running(controller(plan)) as here:
+        await here.create(config("p-1", a="b"))
+        await anyio.sleep(1)
+        here.cluster.restart("kube-controller-manager")
+        await anyio.sleep(1)
+        await here.create(config("p-2", a="b"))
+        rows = await here.rows()
+        assert [(row.key, row.frontier["#"], row.frontier["*"]) for row in rows] == [
+            ("default/p-1", 0, 1),
+            ("default/p-2", 1, 1),
+        ]
