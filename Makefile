@@ -40,7 +40,7 @@ tests: $(STAMP)
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile
 
 simulate: $(STAMP)
-	$(BIN)/kcp simulate --seeds $(or $(SEEDS),20)
+	$(BIN)/kcp simulate --seeds $(or $(SEEDS),20) --save tests/simulation/regressions.txt
 
 torture: $(STAMP)
 	$(BIN)/python -m tests.store.torture --sqlite $(or $(SQLITE),500) --postgresql $(or $(POSTGRESQL),100)

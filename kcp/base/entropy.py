@@ -60,18 +60,12 @@ def _uuid4(bits: int) -> str:
 
 @attrs.define
 class SystemEntropy:
-    """The operating system's randomness for identities and keys; a fast generator for jitter."""
+    """The operating system's randomness for keys and tokens; a generator seeded by it for names, uids and jitter."""
 
     _rng: random.Random = attrs.field(factory=random.Random)
-    _pool: bytes = b""
-    _used: int = 0
 
     def uid(self) -> str:
-        if self._used >= len(self._pool):
-            self._pool, self._used = secrets.token_bytes(16 * 256), 0
-        bits = int.from_bytes(self._pool[self._used : self._used + 16], "big")
-        self._used += 16
-        return _uuid4(bits)
+        return _uuid4(self._rng.getrandbits(128))
 
     def name_suffix(self, length: int = 5) -> str:
         return "".join(self._rng.choices(SUFFIX_ALPHABET, k=length))

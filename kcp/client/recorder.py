@@ -183,8 +183,12 @@ class EventRecorder:
         form: Form = "core",
         clock: Clock | None = None,
         entropy: Entropy | None = None,
+        linger_s: float = 0.0,
     ) -> None:
+        """`linger_s`: how long the first Event waits for company, so that more of them share a request."""
         self.controller, self.instance = controller, instance
+        self._linger_s = linger_s
+        self._flushing = False
         self.dropped = 0
         self._client = client
         self._form = form
@@ -232,13 +236,17 @@ class EventRecorder:
             self._idle.set()
             self._idle = anyio.Event()
             await self._wake.wait()
+            if self._linger_s and not self._flushing:
+                await anyio.sleep(self._linger_s)
 
     async def flush(self, timeout_s: float = 5.0) -> bool:
         """Until everything queued so far is written (`run` must be running); False when that takes longer."""
-        with anyio.move_on_after(timeout_s):
+        with anyio.move_on_after(timeout_s + self._linger_s):
             idle = self._idle
+            self._flushing = True
             self._wake.set()
             await idle.wait()
+            self._flushing = False
             return True
         return False
 

@@ -214,6 +214,7 @@ class Cluster:
             client,
             "default-scheduler",
             form="events.k8s.io",
+            linger_s=0.1,
             clock=self.clock,
             entropy=self._stream("default-scheduler"),
         )

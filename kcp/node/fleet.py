@@ -45,6 +45,8 @@ __all__ = ["Fleet", "FleetSettings", "NodeSpec"]
 log = structlog.get_logger()
 Json = dict[str, Any]
 BY_NODE = "kubelet.nodeName"
+EVENT_LINGER_S = 0.5
+"""Pods start in bursts: their Events share requests, and pods that run come before Events that say so."""
 SPARE_ADDRESSES = 16
 """How many pod addresses a node has beyond its pods, so that one that was freed rests for a while."""
 
@@ -54,7 +56,7 @@ class FleetSettings:
     """How many requests are under way at once, and where addresses come from."""
 
     pod_tasks: int = setting(4, "Tasks that step pod workers.")
-    status_tasks: int = setting(64, "Pod status writes under way at once.")
+    status_tasks: int = setting(8, "Pod status writes under way at once.")
     node_tasks: int = setting(8, "Node status writes under way at once.")
     lease_tasks: int = setting(8, "Lease renewals under way at once.")
     register_tasks: int = setting(32, "Nodes that register at once.")
@@ -303,7 +305,9 @@ class Fleet:
 
 def fleet_recorder(client: Client, name: str, clock: Clock, entropy: Entropy) -> EventRecorder:
     """The recorder of one node: component kubelet, host its name."""
-    return EventRecorder(client, "kubelet", instance=name, clock=clock, entropy=entropy)
+    return EventRecorder(
+        client, "kubelet", instance=name, clock=clock, entropy=entropy, linger_s=EVENT_LINGER_S
+    )
 
 
 def recorders(

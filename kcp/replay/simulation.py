@@ -54,7 +54,8 @@ LIMIT_STEPS = 300_000
 REST_WITHIN_S = 1800.0
 """How long after healing a cluster may take to come to rest: the longest backoff of a key is 1000 s."""
 QUIET_S = 30.0
-IN_FLIGHT_TRIES, IN_FLIGHT_S = 20, 0.05
+CATCH_UP_TRIES, CATCH_UP_S = 90, 1.0
+"""A reflector waits up to a minute before it lists again."""
 RESTART_STRETCH_S, SILENCE_STRETCH_S = BUCKET_S["restart"], BUCKET_S["node-silent"]
 MAX_SILENCE_S = 180.0
 WAKE_RETRY_S = 1.0
@@ -192,13 +193,13 @@ class Simulation:
                 broken("watchers", 0, text)
 
     async def _stale_caches(self, cluster: Cluster) -> list[str]:
-        """Caches that stay behind; one that is about to get what was written just now (a heartbeat) does not."""
+        """Caches that stay behind; heartbeats go on, so one that waits to list again may be a little late."""
         found: list[str] = []
-        for _ in range(IN_FLIGHT_TRIES):
+        for _ in range(CATCH_UP_TRIES):
             found = list(rest.stale_caches(self.store, cluster.informers))
             if not found:
                 break
-            await anyio.sleep(IN_FLIGHT_S)
+            await anyio.sleep(CATCH_UP_S)
         return found
 
 
