@@ -274,14 +274,21 @@ def _requestor(write: Write) -> Json:
     return {"username": user.name, "uid": user.uid, "groups": list(user.groups), "extra": extra}
 
 
+def _warn(write: Write, new: Json, old: Json | None) -> None:
+    """Warnings are for people who type: components in the process and subresources get none."""
+    if write.call.request.identity is not None or write.subresource:
+        return
+    for text in write.kind.strategy.warnings(new, old):
+        write.call.warn(text)
+
+
 def creation(write: Write, obj: Json) -> Planner:
     """The planner for a finished draft with its name set. Raises Invalid or what validating admission raises."""
     kind, metadata = write.kind, obj["metadata"]
     name = metadata.get("name") or ""
     errors = validate_object_meta(metadata, namespaced=kind.namespaced, name_rule=kind.strategy.name_rule)
     _refuse(kind, name, errors + kind.strategy.validate_create(obj))
-    for text in kind.strategy.warnings(obj, None):
-        write.call.warn(text)
+    _warn(write, obj, None)
     attributes = attributes_of(write, "CREATE", name, obj, None)
     write.server.admission.validate(attributes)
     _check_escalation(write, obj, None)
@@ -401,8 +408,7 @@ def change_of(write: Write, new: Json, current: Record) -> Plan:
         _raise_generation(kind, new, old)
     errors = validate_object_meta_update(new["metadata"], old["metadata"])
     _refuse(kind, name, errors + write.rules.validate(kind, new, old))
-    for text in strategy.warnings(new, old):
-        write.call.warn(text)
+    _warn(write, new, old)
     server.admission.validate(attributes)
     _check_escalation(write, new, old)
     return _plan_of(write, new, current, attributes)

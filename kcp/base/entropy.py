@@ -58,11 +58,16 @@ def _uuid4(bits: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+POOL_BYTES = 4096
+"""Bytes asked of the operating system at once."""
+
+
 @attrs.define
 class SystemEntropy:
     """The operating system's randomness for keys and tokens; a generator seeded by it for names, uids and jitter."""
 
     _rng: random.Random = attrs.field(factory=random.Random)
+    _pool: bytes = b""
 
     def uid(self) -> str:
         return _uuid4(self._rng.getrandbits(128))
@@ -83,7 +88,12 @@ class SystemEntropy:
         self._rng.shuffle(items)
 
     def token_bytes(self, n: int) -> bytes:
-        return secrets.token_bytes(n)
+        if n > POOL_BYTES:
+            return secrets.token_bytes(n)
+        if len(self._pool) < n:
+            self._pool = secrets.token_bytes(POOL_BYTES)
+        taken, self._pool = self._pool[:n], self._pool[n:]
+        return taken
 
     def stream(self, name: str) -> Entropy:
         del name

@@ -184,10 +184,15 @@ class EventRecorder:
         clock: Clock | None = None,
         entropy: Entropy | None = None,
         linger_s: float = 0.0,
+        turns: anyio.Semaphore | None = None,
     ) -> None:
-        """`linger_s`: how long the first Event waits for company, so that more of them share a request."""
+        """`linger_s`: how long the first Event waits for company, so that more of them share a request.
+
+        `turns` is shared by recorders that must not crowd out the work they report: so many write at a time.
+        """
         self.controller, self.instance = controller, instance
         self._linger_s = linger_s
+        self._turns = turns
         self._flushing = False
         self.dropped = 0
         self._client = client
@@ -232,12 +237,19 @@ class EventRecorder:
         while True:
             self._wake = anyio.Event()
             while self._queue:
-                await self._write_batch([self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))])
+                if self._turns is None:
+                    await self._write_batch(self._take())
+                else:
+                    async with self._turns:
+                        await self._write_batch(self._take())
             self._idle.set()
             self._idle = anyio.Event()
             await self._wake.wait()
             if self._linger_s and not self._flushing:
                 await anyio.sleep(self._linger_s)
+
+    def _take(self) -> list[Intent]:
+        return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
 
     async def flush(self, timeout_s: float = 5.0) -> bool:
         """Until everything queued so far is written (`run` must be running); False when that takes longer."""

@@ -214,7 +214,7 @@ class Cluster:
             client,
             "default-scheduler",
             form="events.k8s.io",
-            linger_s=0.1,
+            linger_s=0.5,
             clock=self.clock,
             entropy=self._stream("default-scheduler"),
         )

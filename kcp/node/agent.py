@@ -249,6 +249,7 @@ class NodeAgent:
             metadata["name"],
             metadata["uid"],
             status,
+            metadata.get("resourceVersion", ""),
         )
         worker = PodWorker(self, pod, cell, status)
         self.workers[metadata["uid"]] = worker

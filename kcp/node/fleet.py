@@ -45,6 +45,7 @@ __all__ = ["Fleet", "FleetSettings", "NodeSpec"]
 log = structlog.get_logger()
 Json = dict[str, Any]
 BY_NODE = "kubelet.nodeName"
+EVENT_WRITERS = 1
 EVENT_LINGER_S = 0.5
 """Pods start in bursts: their Events share requests, and pods that run come before Events that say so."""
 SPARE_ADDRESSES = 16
@@ -56,7 +57,7 @@ class FleetSettings:
     """How many requests are under way at once, and where addresses come from."""
 
     pod_tasks: int = setting(4, "Tasks that step pod workers.")
-    status_tasks: int = setting(8, "Pod status writes under way at once.")
+    status_tasks: int = setting(4, "Pod status writes under way at once.")
     node_tasks: int = setting(8, "Node status writes under way at once.")
     lease_tasks: int = setting(8, "Lease renewals under way at once.")
     register_tasks: int = setting(32, "Nodes that register at once.")
@@ -303,19 +304,28 @@ class Fleet:
         return logs.render(agent.runtime.logs(run), params, self._clock.now())
 
 
-def fleet_recorder(client: Client, name: str, clock: Clock, entropy: Entropy) -> EventRecorder:
+def fleet_recorder(
+    client: Client, name: str, clock: Clock, entropy: Entropy, turns: anyio.Semaphore
+) -> EventRecorder:
     """The recorder of one node: component kubelet, host its name."""
     return EventRecorder(
-        client, "kubelet", instance=name, clock=clock, entropy=entropy, linger_s=EVENT_LINGER_S
+        client,
+        "kubelet",
+        instance=name,
+        clock=clock,
+        entropy=entropy,
+        linger_s=EVENT_LINGER_S,
+        turns=turns,
     )
 
 
 def recorders(
     client_for: Callable[[str], Client], clock: Clock, entropy: Entropy
 ) -> Callable[[str], EventRecorder]:
-    """A `recorder_for` over the nodes' own clients."""
+    """A `recorder_for` over the nodes' own clients. Few of them write at a time."""
+    turns = anyio.Semaphore(EVENT_WRITERS)
 
     def recorder_for(name: str) -> EventRecorder:
-        return fleet_recorder(client_for(name), name, clock, entropy.stream(f"events/{name}"))
+        return fleet_recorder(client_for(name), name, clock, entropy.stream(f"events/{name}"), turns)
 
     return recorder_for

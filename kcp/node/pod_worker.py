@@ -92,7 +92,7 @@ class PodWorker:
         before, self.pod = self.pod, pod
         seen = pod.get("status") or {}
         if not self.cell.busy and self.cell.wanted is None:
-            self.cell.seen = seen
+            self.cell.seen, self.cell.seen_rv = seen, pod["metadata"].get("resourceVersion", "")
             if self.status.get("conditions") and not same_in_short(self.status, seen):
                 self.cell.put(self.status)
         deleting = bool(pod["metadata"].get("deletionTimestamp"))

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import structlog
 
-from kcp.client.client import Client
+from kcp.client.client import Client, PatchType
 from kcp.machinery.errors import ApiError, Conflict, NotFound
 from kcp.node.status import KUBELET_CONDITIONS, OPTIONAL_CONDITIONS
 from kcp.node.timers import Timers
@@ -41,6 +41,21 @@ def status_patch(uid: str, status: Json, seen: Json) -> Json:
     if seen.get("podIPs") and seen["podIPs"] != status.get("podIPs"):
         wanted["podIPs"] = [*(status.get("podIPs") or ()), {"$patch": "replace"}]
     return {"metadata": {"uid": uid}, "status": wanted}
+
+
+def exact_patch(uid: str, rv: str, status: Json, seen: Json) -> Json:
+    """A merge patch to the same end, for exactly the version whose status is `seen`: cheaper, refused on any other."""
+    ours = {entry["type"]: entry for entry in status["conditions"]}
+    kept = [
+        ours.pop(entry["type"], entry)
+        for entry in seen.get("conditions") or ()
+        if entry["type"] in ours or entry["type"] not in OPTIONAL_CONDITIONS
+    ]
+    wanted = {**status, "conditions": [*kept, *ours.values()]}
+    for field in _CLEARED:
+        if field in seen and field not in status:
+            wanted[field] = None
+    return {"metadata": {"uid": uid, "resourceVersion": rv}, "status": wanted}
 
 
 def same_status(status: Json, seen: Json) -> bool:
@@ -92,6 +107,7 @@ class StatusCell:
     name: str
     uid: str
     seen: Json
+    seen_rv: str = ""
     wanted: Json | None = None
     delete_wanted: bool = False
     gone: bool = False
@@ -151,11 +167,8 @@ class StatusCell:
     async def _write(self) -> None:
         status = self.wanted
         if status is not None:
-            patch = status_patch(self.uid, status, self.seen)
-            done = await self.client.patch(
-                "pods", self.name, patch, "strategic", self.namespace, subresource="status"
-            )
-            self.seen = done.object.get("status") or {}
+            pod = await self._patch(status)
+            self.seen, self.seen_rv = pod.get("status") or {}, pod["metadata"]["resourceVersion"]
             if self.wanted is not status:
                 self.loop.add(self)
                 return
@@ -163,3 +176,17 @@ class StatusCell:
         if self.delete_wanted:
             await self.client.delete("pods", self.name, self.namespace, uid=self.uid, grace_s=0)
             self.delete_wanted, self.gone = False, True
+
+    async def _patch(self, status: Json) -> Json:
+        """Patch the version we know; when somebody was faster, whatever version there is now."""
+        if self.seen_rv:
+            patch, self.seen_rv = exact_patch(self.uid, self.seen_rv, status, self.seen), ""
+            try:
+                return await self._send(patch, "merge")
+            except Conflict as error:
+                log.debug("pod status is newer than ours", pod=self.name, error=str(error))
+        return await self._send(status_patch(self.uid, status, self.seen), "strategic")
+
+    async def _send(self, patch: Json, form: PatchType) -> Json:
+        done = await self.client.patch("pods", self.name, patch, form, self.namespace, subresource="status")
+        return done.object

@@ -78,7 +78,17 @@ async def _begin(
     request = Request(
         "POST", call.info.path, headers=call.request.headers, document=given["object"], identity=call.user
     )
-    its = attrs.evolve(call, request=request, info=info, kind=kind, warnings=[])
+    its = Call(
+        request,
+        info,
+        call.user,
+        kind,
+        call.params,
+        call.repeated,
+        call.audit_id,
+        cause=call.cause,
+        fence=call.fence,
+    )
     obj = decode_object(server, its, kind, options.field_validation)
     write = begin(server, its, kind, options)
     return Item(write, draft(write, stored_form(kind, obj)))
