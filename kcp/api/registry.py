@@ -147,6 +147,13 @@ def match_namespace(write: Write, metadata: Json) -> None:
         raise BadRequest(NAMESPACE_MISMATCH)
 
 
+def _drop_empty(metadata: Json) -> None:
+    """What Go's omitempty leaves out: the last label removed leaves no `labels: {}` behind."""
+    for field in ("labels", "annotations", "finalizers", "ownerReferences"):
+        if field in metadata and not metadata[field]:
+            del metadata[field]
+
+
 def _drop_duplicate_owners(write: Write, metadata: Json) -> None:
     owners = metadata.get("ownerReferences")
     if not owners or len(owners) < 2:
@@ -249,6 +256,7 @@ def draft(write: Write, obj: Json) -> Json:
     for field in _SERVER_SET:
         metadata.pop(field, None)
     strategy.default(obj)
+    _drop_empty(metadata)
     _drop_duplicate_owners(write, metadata)
     obj = _with_managed_fields(write, None, obj)
     attributes = attributes_of(write, "CREATE", metadata.get("name") or "", obj, None)
@@ -398,6 +406,7 @@ def change_of(write: Write, new: Json, current: Record) -> Plan:
     _check_identity(write, metadata, current)
     strategy.default(new)
     _carry(metadata, old["metadata"])
+    _drop_empty(metadata)
     _drop_duplicate_owners(write, metadata)
     new = _with_managed_fields(write, old, new)
     attributes = attributes_of(write, "UPDATE", name, new, old)

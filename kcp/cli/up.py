@@ -87,7 +87,7 @@ def announce(ready: Ready) -> None:
 
   kubectl get nodes                                      the simulated machines
   kubectl create deployment web --image=nginx --replicas=3
-  kcp sql "SELECT name, phase, node FROM pods" --data {ready.kubeconfig.parent}
+  {sys.argv[0]} sql "SELECT name, phase, node FROM pods" --data {ready.kubeconfig.parent}
 
 Ctrl-C stops it; the data stays in {ready.kubeconfig.parent}."""
     )
