@@ -6,11 +6,13 @@
         client = cluster.client(ADMIN)
 
 Start order: the log's writer, bootstrap objects, informers, controllers, scheduler, nodes. They stop in reverse.
+Where several daemons share a log (`ClusterOptions.election`) controllers, scheduler and nodes run in one of them at a
+time; a start does not wait for its turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -45,11 +47,13 @@ from kcp.controllers.driver import ControllerRun
 from kcp.controllers.execute import External
 from kcp.controllers.sources import Controller
 from kcp.controllers.table import CONTROLLERS
+from kcp.controlplane.election import Election, Turn
 from kcp.controlplane.providers import providers
 from kcp.controlplane.sink import LogSink
 from kcp.controlplane.token_tracking import TokenTracking
 from kcp.node.fleet import Fleet, NodeSpec, recorders
 from kcp.scheduler.scheduler import Scheduler
+from kcp.store.log import DECISIONS_PER_LIFE
 from kcp.store.protocol import Input, Store
 from kcp.wire.http import Handler
 
@@ -59,7 +63,19 @@ log = structlog.get_logger()
 CONTROLLER_MANAGER = UserInfo("system:kube-controller-manager", groups=(ALL_AUTHENTICATED,))
 SCHEDULER = UserInfo("system:kube-scheduler", groups=(ALL_AUTHENTICATED,))
 SIMULATED_NODES = UserInfo("system:kcp:simulated-nodes", groups=(ALL_AUTHENTICATED,))
+ALONE = Turn()
 ADMIN = UserInfo("kubernetes-admin", groups=("kubeadm:cluster-admins", ALL_AUTHENTICATED))
+
+
+Component = Callable[[anyio.Event, Turn], Awaitable[None]]
+"""Sets the event once it is put together; runs until its turn is over, which cancels it."""
+
+CANDIDATES = {
+    "kube-controller-manager": (CONTROLLER_MANAGER, "kube-controller-manager"),
+    "kube-scheduler": (SCHEDULER, "kube-scheduler"),
+    "simulated-nodes": (bootstrap.IDENTITY, "kcp-simulated-nodes"),
+}
+"""Who holds which Lease for a component. For the nodes it is the daemon itself: theirs is no role of Kubernetes."""
 
 
 def service_account(name: str) -> UserInfo:
@@ -95,6 +111,8 @@ class ClusterOptions:
     controllers: tuple[Controller, ...] = CONTROLLERS
     scheduler: bool = True
     controller_settings: Mapping[str, Mapping[str, Any]] = {}
+    election: Election | None = None
+    """Makes this one of several daemons on the log; None: it is alone there, and every component just runs."""
     wrap_transport: Callable[[InProcessTransport], Transport] = lambda transport: transport
     """Puts something between every component and the API: where a simulation lets requests and watches fail."""
 
@@ -149,10 +167,10 @@ class Cluster:
         client = self.client(CONTROLLER_MANAGER, "kube-controller-manager")
         return InformerFactory(client, clock=self.clock, entropy=self._stream("informers"))
 
-    def client(self, user: UserInfo, user_agent: str = "kcp") -> Client:
-        """A client with that identity, through the same door as everyone."""
+    def client(self, user: UserInfo, user_agent: str = "kcp", turn: Turn = ALONE) -> Client:
+        """A client with that identity, through the same door as everyone; its writes hold while the turn does."""
         transport = InProcessTransport(self.handler, user, user_agent)
-        return Client(self.options.wrap_transport(transport), self.catalog)
+        return Client(self.options.wrap_transport(transport), self.catalog, fence=turn.fence)
 
     def _stream(self, name: str) -> Entropy:
         """A component's chance; another one after each restart, or what it names would bear the names of before."""
@@ -192,9 +210,7 @@ class Cluster:
             self.server.extras["token_tracking"].run, self.client(bootstrap.IDENTITY, bootstrap.MANAGER)
         )
         group.start_soon(self._forever, "token tracking", tracking)
-        parts: list[tuple[str, Callable[[anyio.Event], Any]]] = [
-            ("kube-controller-manager", self._run_controllers)
-        ]
+        parts: list[tuple[str, Component]] = [("kube-controller-manager", self._run_controllers)]
         if self.options.scheduler:
             parts.append(("kube-scheduler", self._run_scheduler))
         if self.options.nodes:
@@ -206,9 +222,9 @@ class Cluster:
             if run == self._run_controllers:
                 self._note_start()
 
-    async def _run_scheduler(self, started: anyio.Event) -> None:
+    async def _run_scheduler(self, started: anyio.Event, turn: Turn) -> None:
         """The scheduler on caches of its own, under its own identity."""
-        client = self.client(SCHEDULER, "kube-scheduler")
+        client = self.client(SCHEDULER, "kube-scheduler", turn)
         informers = InformerFactory(client, clock=self.clock, entropy=self._stream("scheduler/informers"))
         recorder = EventRecorder(
             client,
@@ -233,7 +249,14 @@ class Cluster:
 
         rows = self.scheduler.rows if self.scheduler is not None else {}
         self.scheduler = Scheduler(
-            client, informers, self.clock, self.sink, write_event, seed=self.scheduler_seed, recorded=rows
+            client,
+            informers,
+            self.clock,
+            self.sink,
+            write_event,
+            seed=self.scheduler_seed,
+            epoch=turn.epoch,
+            recorded=rows,
         )
         async with anyio.create_task_group() as group:
             group.start_soon(self._forever, "scheduler events", recorder.run)
@@ -241,14 +264,14 @@ class Cluster:
             started.set()
             await self.scheduler.run()
 
-    async def _run_nodes(self, started: anyio.Event) -> None:
+    async def _run_nodes(self, started: anyio.Event, turn: Turn) -> None:
         """The simulated nodes: each acts under its own identity, all follow one watch."""
-        client = self.client(SIMULATED_NODES, "kcp-simulated-nodes")
+        client = self.client(SIMULATED_NODES, "kcp-simulated-nodes", turn)
         entropy = self._stream("nodes")
         informers = InformerFactory(client, clock=self.clock, entropy=entropy.stream("informers"))
 
         def client_for(name: str) -> Client:
-            return self.client(node_identity(name), "kubelet")
+            return self.client(node_identity(name), "kubelet", turn)
 
         fleet = self.fleet = Fleet(
             client_for=client_for,
@@ -259,20 +282,39 @@ class Cluster:
             entropy=entropy,
         )
         self.server.extras["pod_logs"] = fleet.logs
-        async with anyio.create_task_group() as group:
-            group.start_soon(informers.run)
-            group.start_soon(fleet.run)
-            await informers.wait_for_sync()
-            await fleet.add_nodes(self.options.node_specs())
-            started.set()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(informers.run)
+                group.start_soon(fleet.run)
+                await informers.wait_for_sync()
+                await fleet.add_nodes(self.options.node_specs())
+                started.set()
+        finally:
+            del self.server.extras["pod_logs"]
 
-    async def _component(self, name: str, run: Callable[[anyio.Event], Any], started: anyio.Event) -> None:
+    async def _component(self, name: str, run: Component, started: anyio.Event) -> None:
         """Run a component, each time anew after `restart`. `run` sets `started` once it is put together."""
         while True:
             with anyio.CancelScope() as self._components[name]:
-                await self._forever(name, partial(run, started))
+                await self._forever(name, partial(self._in_turn, name, run, started))
 
-    async def _run_controllers(self, started: anyio.Event) -> None:
+    async def _in_turn(self, name: str, run: Component, started: anyio.Event) -> None:
+        """Run it at once when this daemon is alone, else whenever it is elected; that may be never."""
+        election = self.options.election
+        if election is None:
+            await run(started, ALONE)
+            return
+        started.set()
+        user, lease = CANDIDATES[name]
+        await election.take_turns(
+            self.client(user, lease),
+            lease,
+            partial(run, anyio.Event()),
+            clock=self.clock,
+            entropy=self._stream(f"{name}/election"),
+        )
+
+    async def _run_controllers(self, started: anyio.Event, turn: Turn) -> None:
         """All controllers on one set of caches."""
         rows = {run.controller.name: run.recorded for run in self.runs}
         if self.runs:
@@ -280,20 +322,22 @@ class Cluster:
         self.runs = []
         async with anyio.create_task_group() as group:
             for controller in self.options.controllers:
-                recorder = self._recorder(controller_user(controller), controller.name)
+                recorder = self._recorder(controller_user(controller), controller.name, turn)
                 group.start_soon(self._forever, f"{controller.name} events", recorder.run)
-                run = self._controller_run(controller, recorder, rows.get(controller.name, 0))
+                run = self._controller_run(controller, recorder, rows.get(controller.name, 0), turn)
                 self.runs.append(run)
                 group.start_soon(self._forever, controller.name, run.run)
             group.start_soon(self._forever, "informers", self.informers.run)
             started.set()
+            if turn.elected:
+                self._note_start()
 
     async def _forever(self, name: str, run: Callable[[], Any]) -> None:
         """A component that crashes is restarted alone, with backoff."""
         await restart_with_backoff(name, run, backoff=Backoff(0.2, 2.0, 30.0), clock=self.clock)
 
     def _controller_run(
-        self, controller: Controller, recorder: EventRecorder, recorded: int
+        self, controller: Controller, recorder: EventRecorder, recorded: int, turn: Turn
     ) -> ControllerRun:
         def write_event(effect: fx.Event) -> None:
             recorder.event(
@@ -312,7 +356,7 @@ class Cluster:
             settings.setdefault("service_cidrs", self.options.server.service_cidr.split(","))
         return ControllerRun(
             controller=controller,
-            client=self.client(controller_user(controller), controller.name),
+            client=self.client(controller_user(controller), controller.name, turn),
             informers=self.informers,
             clock=self.clock,
             queue=RateLimitingQueue(
@@ -323,12 +367,13 @@ class Cluster:
             resources=self.resources,
             settings=settings,
             externals=self.externals,
+            epoch=turn.epoch,
             recorded=recorded,
         )
 
-    def _recorder(self, user: UserInfo, component: str, host: str = "") -> EventRecorder:
+    def _recorder(self, user: UserInfo, component: str, turn: Turn) -> EventRecorder:
         return EventRecorder(
-            self.client(user, component), component, clock=self.clock, entropy=self._stream(component)
+            self.client(user, component, turn), component, clock=self.clock, entropy=self._stream(component)
         )
 
     def resources(self) -> list[Json]:
@@ -336,7 +381,10 @@ class Cluster:
         return resource_rows(self.catalog)
 
     def _note_start(self) -> None:
-        """What replay needs to know about this process."""
+        """What replay needs to know about this process, under the number that its decisions start with."""
+        life = self.store.epoch
+        if self.options.election is not None:
+            life = self.store.next_decision_id() // DECISIONS_PER_LIFE
         settings = {
             r.controller.name: {k: v for k, v in r.settings.items() if k != "resources"} for r in self.runs
         }
@@ -344,7 +392,7 @@ class Cluster:
             Input(
                 "start",
                 {
-                    "epoch": self.store.epoch,
+                    "epoch": life,
                     "resources": self.resources(),
                     "settings": settings,
                     "scheduler_seed": self.scheduler_seed,

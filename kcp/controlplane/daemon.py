@@ -18,9 +18,12 @@ from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy, SystemEntropy
 from kcp.controlplane import pki
 from kcp.controlplane.cluster import Cluster, ClusterOptions
+from kcp.controlplane.election import Election, identity
 from kcp.controlplane.settings import DaemonSettings
+from kcp.controlplane.shared_keys import SharedKeys, agree
 from kcp.store.facts import projections
-from kcp.store.open import open_store
+from kcp.store.open import is_postgres, open_store
+from kcp.store.protocol import Store
 from kcp.wire.server import ServerTls, address, bind, primary_address, serve
 
 START_TIMEOUT_S = 60.0
@@ -54,8 +57,8 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
             projections=projections(FACTS),
             api_history_s=settings.api_history_s,
         )
-        keys = _keys(data_dir, host, settings, clock, entropy)
-        cluster = Cluster.build(store, clock, entropy, _options(settings, keys, host, port))
+        keys = await _keys(data_dir, host, settings, store, clock, entropy)
+        cluster = Cluster.build(store, clock, entropy, _options(settings, keys, host, port, entropy))
     except BaseException:
         sock.close()
         raise
@@ -95,15 +98,28 @@ async def _stop_on_signal(
             return
 
 
-def _keys(data_dir: Path, host: str, settings: DaemonSettings, clock: Clock, entropy: Entropy) -> pki.Pki:
+async def _keys(
+    data_dir: Path, host: str, settings: DaemonSettings, store: Store, clock: Clock, entropy: Entropy
+) -> pki.Pki:
+    """Keys from files, or, where daemons share the log, those that they share."""
     service_ip = str(next(ip_network(settings.service_cidr).hosts()))
     try:
-        return pki.ensure(data_dir, hosts=(host,), service_ip=service_ip, clock=clock, entropy=entropy)
+        keys = pki.ensure_roots(data_dir, clock, entropy)
+        if is_postgres(settings.store_url):
+            authority = keys.authority
+            own = SharedKeys(authority.certificate_pem, authority.key_pem, keys.service_account_key)
+            agreed = await agree(store, own, clock, entropy)
+            keys = pki.adopt(keys, agreed.ca_certificate, agreed.ca_key, agreed.token_key)
+        hosts = (host, settings.advertise or _advertised(host))
+        pki.ensure_serving(keys, hosts=hosts, service_ip=service_ip, clock=clock)
     except OSError as error:
         raise OSError(f"cannot write to {data_dir}: {(error.strerror or str(error)).lower()}") from error
+    return keys
 
 
-def _options(settings: DaemonSettings, keys: pki.Pki, host: str, port: int) -> ClusterOptions:
+def _options(
+    settings: DaemonSettings, keys: pki.Pki, host: str, port: int, entropy: Entropy
+) -> ClusterOptions:
     return ClusterOptions(
         server=ServerSettings(
             service_cidr=settings.service_cidr,
@@ -117,6 +133,7 @@ def _options(settings: DaemonSettings, keys: pki.Pki, host: str, port: int) -> C
         node_cpu=settings.node_cpu,
         node_memory=settings.node_memory,
         node_pods=settings.node_pods,
+        election=Election(identity(entropy)) if is_postgres(settings.store_url) else None,
     )
 
 

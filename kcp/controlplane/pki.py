@@ -5,7 +5,8 @@
     DIR/pki/sa.key                         signs service-account tokens
     DIR/kubeconfig                         an admin (group kubeadm:cluster-admins, bound to cluster-admin)
 
-Keys are readable by their owner alone. Nothing that exists and is still good is replaced.
+Keys are readable by their owner alone. Nothing that exists and is still good is replaced. Daemons that share a log
+share the authority and the token key too (`adopt`); the pairs that these sign stay each daemon's own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import attrs
 import yaml
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from kcp.base.certs import Authority, generate_key, load_certificate, private_key_pem
 from kcp.base.clock import Clock
@@ -53,17 +55,39 @@ class Pki:
 
 def ensure(data_dir: Path, *, hosts: tuple[str, ...], service_ip: str, clock: Clock, entropy: Entropy) -> Pki:
     """Create what is missing below `data_dir`. Raises OSError when it cannot be written."""
+    keys = ensure_roots(data_dir, clock, entropy)
+    ensure_serving(keys, hosts=hosts, service_ip=service_ip, clock=clock)
+    return keys
+
+
+def ensure_roots(data_dir: Path, clock: Clock, entropy: Entropy) -> Pki:
+    """What signs: the authority and the token key. Nothing is issued yet."""
     directory = data_dir / "pki"
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     authority = _ensure_authority(directory, clock, entropy)
-    _ensure_serving(
-        directory, authority, (*hosts, service_ip, *SERVICE_NAMES, "localhost", "127.0.0.1"), clock
-    )
     key_path = directory / "sa.key"
     if not key_path.exists():
         write_private(key_path, private_key_pem(generate_key(entropy)))
     return Pki(directory, authority, key_path.read_bytes())
+
+
+def ensure_serving(keys: Pki, *, hosts: tuple[str, ...], service_ip: str, clock: Clock) -> None:
+    """The API server's pair, for every name by which it is reached."""
+    names = (*hosts, service_ip, *SERVICE_NAMES, "localhost", "127.0.0.1")
+    _ensure_serving(keys.directory, keys.authority, names, clock)
+
+
+def adopt(keys: Pki, ca_certificate: bytes, ca_key: bytes, token_key: bytes) -> Pki:
+    """Use these roots from now on; files that differ are kept beside them as `*.old`."""
+    authority = Authority.load(ca_certificate, ca_key, keys.authority.clock, keys.authority.entropy)
+    for name, pem in (("ca.key", ca_key), ("ca.crt", ca_certificate), ("sa.key", token_key)):
+        path = keys.directory / name
+        if path.read_bytes() == pem:
+            continue
+        write_private(path.with_name(f"{name}.old"), path.read_bytes())
+        write_private(path, pem)
+    return Pki(keys.directory, authority, token_key)
 
 
 def _ensure_authority(directory: Path, clock: Clock, entropy: Entropy) -> Authority:
@@ -81,22 +105,33 @@ def _ensure_serving(directory: Path, authority: Authority, names: tuple[str, ...
     wanted = tuple(dict.fromkeys(names))
     ips = tuple(name for name in wanted if _is_ip(name))
     dns_names = tuple(name for name in wanted if not _is_ip(name))
-    if certificate.exists() and key.exists() and _still_good(certificate, ips, dns_names, clock):
+    if certificate.exists() and key.exists() and _still_good(certificate, authority, ips, dns_names, clock):
         return
     pem, key_pem = authority.issue("kube-apiserver", server=True, client=False, dns_names=dns_names, ips=ips)
     write_private(key, key_pem)
     certificate.write_bytes(pem)
 
 
-def _still_good(path: Path, ips: tuple[str, ...], dns_names: tuple[str, ...], clock: Clock) -> bool:
+def _still_good(
+    path: Path, authority: Authority, ips: tuple[str, ...], dns_names: tuple[str, ...], clock: Clock
+) -> bool:
     certificate = load_certificate(path.read_bytes())
-    if certificate.not_valid_after_utc - clock.now() < RENEW_BEFORE:
+    if certificate.not_valid_after_utc - clock.now() < RENEW_BEFORE or not _issued_by(authority, certificate):
         return False
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     have = {str(ip) for ip in names.get_values_for_type(x509.IPAddress)} | set(
         names.get_values_for_type(x509.DNSName)
     )
     return have.issuperset(ips) and have.issuperset(dns_names)
+
+
+def _issued_by(authority: Authority, certificate: x509.Certificate) -> bool:
+    """By this very key: every authority of ours has the same name."""
+    try:
+        certificate.verify_directly_issued_by(authority.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _is_ip(name: str) -> bool:
@@ -117,10 +152,7 @@ def _admin_pair(path: Path, pki: Pki, clock: Clock) -> tuple[bytes, bytes]:
     certificate, key = pki.directory / "admin.crt", pki.directory / "admin.key"
     if certificate.exists() and key.exists():
         held = load_certificate(certificate.read_bytes())
-        if (
-            held.not_valid_after_utc - clock.now() > RENEW_BEFORE
-            and held.issuer == pki.authority.certificate.subject
-        ):
+        if held.not_valid_after_utc - clock.now() > RENEW_BEFORE and _issued_by(pki.authority, held):
             return certificate.read_bytes(), key.read_bytes()
     pem, key_pem = pki.authority.issue(ADMIN_USER, [ADMIN_GROUP])
     write_private(key, key_pem)

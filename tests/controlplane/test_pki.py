@@ -74,3 +74,21 @@ def test_the_admin_is_a_revocable_group_not_system_masters(tmp_path: Path) -> No
     pem = base64.b64decode(config["users"][0]["user"]["client-certificate-data"])
     subject = load_certificate(pem).subject.rfc4514_string()
     assert "O=kubeadm:cluster-admins" in subject and "system:masters" not in subject
+
+
+def test_adopted_roots_replace_what_they_signed_and_keep_the_old_ones_beside_them(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    shared = pki.ensure_roots(tmp_path / "shared", clock, SeededEntropy(2))
+    first = make(tmp_path / "own", clock)
+    pki.write_admin_kubeconfig(tmp_path / "own" / "kubeconfig", first, "https://127.0.0.1:1", clock)
+    old, authority = first.ca_path.read_bytes(), shared.authority
+    adopted = pki.adopt(first, authority.certificate_pem, authority.key_pem, shared.service_account_key)
+    pki.ensure_serving(adopted, hosts=("127.0.0.1",), service_ip="10.96.0.1", clock=clock)
+    pki.write_admin_kubeconfig(tmp_path / "own" / "kubeconfig", adopted, "https://127.0.0.1:1", clock)
+    for name in ("apiserver.crt", "admin.crt"):
+        certificate = load_certificate((adopted.directory / name).read_bytes())
+        certificate.verify_directly_issued_by(authority.certificate)
+    assert (adopted.directory / "ca.crt.old").read_bytes() == old
+    assert (adopted.directory / "sa.key").read_bytes() == shared.service_account_key
+    again = pki.adopt(adopted, authority.certificate_pem, authority.key_pem, shared.service_account_key)
+    assert (again.directory / "ca.crt.old").read_bytes() == old
