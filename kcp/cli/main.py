@@ -13,6 +13,7 @@ COMMANDS = {
     "up": "Run a control plane in the foreground.",
     "sql": "Query the log: objects now, at any moment, and everything that changed them.",
     "history": "Who changed an object, what, and when.",
+    "explain": "Why a pod was put on its node, or on none: every node, every plugin, with numbers.",
     "export": "Write an incident log: one file that replays elsewhere.",
     "replay": "Re-make every recorded decision of an incident log and compare.",
     "simulate": "Run a whole made-up cluster from a seed, in virtual time.",

@@ -24,7 +24,7 @@ from kcp.scheduler.framework import status as texts
 from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.pod_class import PodInfo
-from kcp.scheduler.terms import Bools
+from kcp.scheduler.terms import Bools, Ints
 
 Json = dict[str, Any]
 
@@ -169,6 +169,18 @@ def _scores(framework: Framework, cycle: Cycle) -> dict[int, dict[str, int]]:
             continue
         for index, value in zip(feasible.tolist(), values, strict=True):
             parts[index][plugin.name] = value
+    balance = _balance(framework, cycle)
     for position, index in enumerate(feasible.tolist()):
-        parts[index]["NodeResources"] = int(totals[position]) - sum(parts[index].values())
+        fit = int(totals[position]) - sum(parts[index].values()) - balance.item(index)
+        parts[index]["NodeResourcesFit"] = fit
+        parts[index]["NodeResourcesBalancedAllocation"] = balance.item(index)
     return parts
+
+
+def _balance(framework: Framework, cycle: Cycle) -> Ints:
+    """The weighted score of balanced allocation alone, by node index; deciding keeps it in one sum with that of the fit."""
+    plugins = framework.plugins
+    alone = plugins.shape_cache(cycle.cls.shape, None, False, 0, plugins.balanced, plugins.balanced_weight)
+    alone.refresh(framework.state)
+    score: Ints = alone.score
+    return score
