@@ -41,11 +41,13 @@ def open_store(
     entropy: Entropy | None = None,
     projections: Sequence[Projection] = (),
     api_history_s: float = horizon.PERIOD_S,
+    durable: bool = True,
 ) -> EventLog:
     """Open, or create, an event log. Blocks for migrations and for reading all live objects.
 
     `inline` keeps every commit and read on the loop's thread, for the deterministic loop. `read_only` takes no lock
-    and shows the state as of now. `api_history_s` = 0 keeps the horizon where it is.
+    and shows the state as of now. `api_history_s` = 0 keeps the horizon where it is. `durable` False lets SQLite answer
+    before the disk has it, for logs that need not outlive the machine.
     Raises Locked when another kcp holds the file, SchemaTooNew, or StoreError with a reason for people.
     """
     target = str(url_or_path)
@@ -67,7 +69,7 @@ def open_store(
     try:
         _prepare(path, entropy or SystemEntropy())
         return EventLog(
-            SqliteDriver(path, clock, inline=inline, release=release),
+            SqliteDriver(path, clock, inline=inline, release=release, durable=durable),
             clock,
             projections=projections,
             api_history_s=api_history_s,

@@ -109,8 +109,10 @@ class SqliteDriver:
         inline: bool = False,
         read_only: bool = False,
         release: Callable[[], None] = lambda: None,
+        durable: bool = True,
     ) -> None:
         self._path = path
+        self._durable = durable
         self._clock = clock
         self._inline = inline
         self._read_only = read_only
@@ -205,6 +207,8 @@ class SqliteDriver:
     def _writer(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = connect(self._path)
+            if not self._durable:
+                self._connection.execute("PRAGMA synchronous=OFF")
         return self._connection
 
     def register(self, kinds: Sequence[KindRow]) -> None:
