@@ -86,6 +86,7 @@ class Daemon:
         return self.home / "daemon.stderr"
 
     def start(self) -> Daemon:
+        assert self.process is None, "it runs already"
         command = ["up", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"]
         with self._stderr.open("a", encoding="utf-8") as stderr:
             self.process = subprocess.Popen(

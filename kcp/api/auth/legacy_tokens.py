@@ -6,13 +6,12 @@ Source: k8s v1.36 pkg/serviceaccount/legacy.go.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 import orjson
 from joserfc import jws
-from joserfc.errors import JoseError
 
 from kcp.api.auth.protocol import UserInfo
 from kcp.api.auth.service_account import (
@@ -22,8 +21,9 @@ from kcp.api.auth.service_account import (
     group_names,
     split_username,
     username,
+    verified_claims,
 )
-from kcp.api.auth.tokens import TokenIdentity, intersect
+from kcp.api.auth.tokens import TokenIdentity, go_list, intersect
 from kcp.base.clock import Clock
 from kcp.machinery.errors import Unauthorized
 from kcp.machinery.times import parse_time
@@ -72,7 +72,7 @@ class LegacyTokens:
         """None when the token is none of these. Raises Unauthorized."""
         if not _ours(token):
             return None
-        claims = self._claims(token)
+        claims = verified_claims(self.keys, token)
         for claim, name in _REQUIRED.items():
             if not claims.get(claim):
                 raise Unauthorized(f"{name} claim is missing")
@@ -84,24 +84,12 @@ class LegacyTokens:
         meant_for = intersect(audiences, self.audiences)
         if audiences and not meant_for:
             raise Unauthorized(
-                f"token audiences {_go_list(self.audiences)} is invalid for the target audiences "
-                f"{_go_list(audiences)}"
+                f"token audiences {go_list(self.audiences)} is invalid for the target audiences "
+                f"{go_list(audiences)}"
             )
         self.used(secret)
         user = UserInfo(username(namespace, account), claims[_UID], group_names(namespace), ())
         return TokenIdentity(user, meant_for)
-
-    def _claims(self, token: str) -> Json:
-        """Each key with its own algorithm only, so that a token cannot choose how it is checked."""
-        for key in self.keys:
-            try:
-                verified = jws.deserialize_compact(token, key.key, algorithms=[key.algorithm])
-            except (JoseError, ValueError):
-                continue
-            claims = orjson.loads(verified.payload)
-            assert isinstance(claims, dict)
-            return claims
-        raise Unauthorized("invalid signature, no keys found")
 
     def _check_secret(self, namespace: str, account: str, name: str, token: str) -> Json:
         secret = self.get("secrets", namespace, name)
@@ -130,10 +118,6 @@ class LegacyTokens:
     def _gone(self, obj: Json) -> bool:
         deleted = obj["metadata"].get("deletionTimestamp")
         return bool(deleted) and parse_time(deleted) < self.clock.now() - LEEWAY
-
-
-def _go_list(values: Sequence[str]) -> str:
-    return "[" + " ".join(f'"{value}"' for value in values) + "]"
 
 
 def _ours(token: str) -> bool:

@@ -22,7 +22,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
 from kcp.api.auth.protocol import UserInfo
-from kcp.api.auth.tokens import TokenIdentity, intersect
+from kcp.api.auth.tokens import TokenIdentity, go_list, intersect
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.machinery.errors import Unauthorized
@@ -158,6 +158,22 @@ def _seconds(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
+def verified_claims(keys: Sequence[SigningKey], token: str) -> Json:
+    """The claims that one of the keys signed. Raises Unauthorized.
+
+    Each key is tried with its own algorithm only, so that a token cannot choose how it is checked.
+    """
+    for key in keys:
+        try:
+            verified = jws.deserialize_compact(token, key.key, algorithms=[key.algorithm])
+        except (JoseError, ValueError):
+            continue
+        claims = orjson.loads(verified.payload)
+        assert isinstance(claims, dict)
+        return claims
+    raise Unauthorized("invalid signature, no keys found")
+
+
 def _private_claims(account: Json, bound: Reference | None, node: Reference | None) -> Json:
     metadata = account["metadata"]
     claims: Json = {"namespace": metadata["namespace"]}
@@ -187,8 +203,8 @@ class ServiceAccountTokens:
         meant_for = intersect(audiences, claims.get("aud") or ())
         if audiences and not meant_for:
             raise Unauthorized(
-                f"token audiences {_go_list(claims.get('aud') or ())} is invalid for the target audiences "
-                f"{_go_list(audiences)}"
+                f"token audiences {go_list(claims.get('aud') or ())} is invalid for the target audiences "
+                f"{go_list(audiences)}"
             )
         self._check_time(claims)
         private = claims.get("kubernetes.io") or {}
@@ -210,22 +226,10 @@ class ServiceAccountTokens:
         digest = hashlib.sha256(token.encode()).digest()
         claims = self._verified.get(digest)
         if claims is None:
-            claims = self._verified[digest] = self._check_signature(token)
+            claims = self._verified[digest] = verified_claims(self.keys, token)
             if len(self._verified) > CACHE_SIZE:
                 self._verified.popitem(last=False)
         return claims
-
-    def _check_signature(self, token: str) -> Json:
-        """Each key with its own algorithm only, so that a token cannot choose how it is checked."""
-        for key in self.keys:
-            try:
-                verified = jws.deserialize_compact(token, key.key, algorithms=[key.algorithm])
-            except (JoseError, ValueError):
-                continue
-            claims = orjson.loads(verified.payload)
-            assert isinstance(claims, dict)
-            return claims
-        raise Unauthorized("invalid signature, no keys found")
 
     def _check_time(self, claims: Json) -> None:
         now = _seconds(self.clock.now())
@@ -267,10 +271,6 @@ class ServiceAccountTokens:
     def _gone(self, obj: Json) -> bool:
         deleted = obj["metadata"].get("deletionTimestamp")
         return bool(deleted) and parse_time(deleted) < self.clock.now().astimezone(UTC) - LEEWAY
-
-
-def _go_list(values: Sequence[str]) -> str:
-    return "[" + " ".join(f'"{value}"' for value in values) + "]"
 
 
 def _user(claims: Json, private: Json) -> UserInfo:

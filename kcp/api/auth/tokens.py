@@ -112,6 +112,11 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
+def go_list(values: Sequence[str]) -> str:
+    """As Go prints a list of strings with %q."""
+    return "[" + " ".join(f'"{value}"' for value in values) + "]"
+
+
 def intersect(wanted: Sequence[str], offered: Sequence[str]) -> tuple[str, ...]:
     """The wanted audiences that are offered, in the order wanted."""
     return tuple(name for name in wanted if name in offered)
