@@ -35,21 +35,34 @@ def default_endpoint_slice(endpoint_slice: Json) -> None:
             port["protocol"] = "TCP"
 
 
-def _check_ip(check: Callable[[str], list[str]]) -> Callable[[Errors, str, str], None]:
-    def check_address(errors: Errors, address: str, path: str) -> None:
+def _check_ip(check: Callable[[str], list[str]], canonical: bool) -> Callable[[Errors, str, str, int], None]:
+    def check_address(errors: Errors, address: str, path: str, index: int) -> None:
+        where = f"{path}[{index}]"
+        if faults := names.is_canonical_ip(address) if canonical else names.is_ip(address, strict=True):
+            checks.texts(errors, faults, address, where)
+            return
         checks.texts(errors, check(address), address, path)
-        checks.non_special_ip(errors, address, path)
+        checks.non_special_ip(errors, address, where)
 
     return check_address
 
 
-def _check_domain(errors: Errors, address: str, path: str) -> None:
-    errors += names.is_fully_qualified_domain_name(address, path)
+def _check_domain(errors: Errors, address: str, path: str, index: int) -> None:
+    errors += names.is_fully_qualified_domain_name(address, f"{path}[{index}]")
 
 
-_ADDRESS_CHECKS: Mapping[str, Callable[[Errors, str, str], None]] = {
-    "IPv4": _check_ip(names.is_ipv4),
-    "IPv6": _check_ip(names.is_ipv6),
+def _is_of(version: int) -> Callable[[str], list[str]]:
+    def check(address: str) -> list[str]:
+        ip = names.parse_ip(address)
+        fits = ip is not None and ip.version == version
+        return [] if fits else [f"must be an IPv{version} address"]
+
+    return check
+
+
+_ADDRESS_CHECKS: Mapping[str, Callable[[Errors, str, str, int], None]] = {
+    "IPv4": _check_ip(_is_of(4), False),
+    "IPv6": _check_ip(_is_of(6), True),
     "FQDN": _check_domain,
 }
 
@@ -62,16 +75,17 @@ def _check_addresses(errors: Errors, addresses: Sequence[str], kind: str, path: 
     check = _ADDRESS_CHECKS.get(kind)
     if check is not None:
         for index, address in enumerate(addresses):
-            check(errors, address, f"{path}[{index}]")
+            check(errors, address, path, index)
 
 
 def _check_hints(
     errors: Errors, hints: Json, field: str, check: Callable[[str], list[str]], path: str
-) -> None:
+) -> bool:
+    """Whether there are few enough of them to look further."""
     entries = hints.get(field) or []
     if len(entries) > MAX_HINTS:
         errors.append(too_many(f"{path}.{field}", len(entries), MAX_HINTS))
-        return
+        return False
     seen: set[str] = set()
     for index, entry in enumerate(entries):
         where, name = f"{path}.{field}[{index}].name", entry.get("name") or ""
@@ -79,6 +93,7 @@ def _check_hints(
             errors.append(duplicate(where, name))
         seen.add(name)
         checks.texts(errors, check(name), name, where)
+    return True
 
 
 def _check_endpoint(errors: Errors, endpoint: Json, kind: str, path: str) -> None:
@@ -94,8 +109,7 @@ def _check_endpoint(errors: Errors, endpoint: Json, kind: str, path: str) -> Non
     if host is not None:
         checks.dns_label(errors, host, f"{path}.hostname")
     hints = endpoint.get("hints")
-    if hints is not None:
-        _check_hints(errors, hints, "forZones", names.is_label_value, f"{path}.hints")
+    if hints is not None and _check_hints(errors, hints, "forZones", names.is_label_value, f"{path}.hints"):
         _check_hints(errors, hints, "forNodes", names.is_dns1123_subdomain, f"{path}.hints")
 
 
@@ -119,22 +133,34 @@ def _check_ports(errors: Errors, ports: Sequence[Json]) -> None:
             checks.qualified_name(errors, port["appProtocol"], f"{path}.appProtocol")
 
 
-def validate_endpoint_slice(endpoint_slice: Json) -> list[FieldError]:
-    errors: Errors = []
-    kind = endpoint_slice.get("addressType") or ""
-    checks.one_of(errors, kind, _ADDRESS_TYPES, "addressType")
-    endpoints = endpoint_slice.get("endpoints") or []
+def _check_endpoints(errors: Errors, endpoints: Sequence[Json], kind: str) -> None:
     if len(endpoints) > MAX_ENDPOINTS:
         errors.append(too_many("endpoints", len(endpoints), MAX_ENDPOINTS))
-    else:
-        for index, endpoint in enumerate(endpoints):
-            _check_endpoint(errors, endpoint, kind, f"endpoints[{index}]")
+        return
+    for index, endpoint in enumerate(endpoints):
+        _check_endpoint(errors, endpoint, kind, f"endpoints[{index}]")
+
+
+def _check_slice(errors: Errors, endpoint_slice: Json, old: Json | None) -> None:
+    """Endpoints that stay as they are pass, whatever an older release let in."""
+    kind, endpoints = endpoint_slice.get("addressType") or "", endpoint_slice.get("endpoints") or []
+    checks.one_of(errors, kind, _ADDRESS_TYPES, "addressType")
     _check_ports(errors, endpoint_slice.get("ports") or [])
+    faults: Errors = []
+    _check_endpoints(faults, endpoints, kind)
+    if faults and not (old is not None and checks.semantic_equal(old.get("endpoints"), endpoints)):
+        errors += faults
+
+
+def validate_endpoint_slice(endpoint_slice: Json) -> list[FieldError]:
+    errors: Errors = []
+    _check_slice(errors, endpoint_slice, None)
     return errors
 
 
 def validate_endpoint_slice_update(new: Json, old: Json) -> list[FieldError]:
-    errors = validate_endpoint_slice(new)
+    errors: Errors = []
+    _check_slice(errors, new, old)
     if new.get("addressType") != old.get("addressType"):
         errors.append(invalid("addressType", new.get("addressType"), checks.IMMUTABLE))
     return errors

@@ -6,7 +6,7 @@ Source: k8s v1.36 pkg/apis/networking/validation/validation.go, pkg/apis/network
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from kcp.machinery import names
 from kcp.machinery.errors import FieldError, forbidden, invalid, required, too_long, unsupported
 
 INGRESS_CLASS_ANNOTATION = "kubernetes.io/ingress.class"
+DEFAULT_CLASS_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
 MAX_CONTROLLER_LENGTH = 250
 
 _PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
@@ -191,13 +192,18 @@ def validate_ingress_update(new: Json, old: Json) -> list[FieldError]:
     return errors
 
 
+def _ingress_points(ingress: Json) -> list[Json]:
+    found: list[Json] = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    return found
+
+
 def validate_ingress_status(new: Json, old: Json) -> list[FieldError]:
     errors: Errors = []
-    path = "status.loadBalancer.ingress"
-    for index, entry in enumerate(((new.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()):
+    path, stored = "status.loadBalancer.ingress", [entry.get("ip") or "" for entry in _ingress_points(old)]
+    for index, entry in enumerate(_ingress_points(new)):
         ip, host = entry.get("ip") or "", entry.get("hostname") or ""
         if ip:
-            checks.texts(errors, names.is_ip(ip), ip, f"{path}[{index}].ip")
+            checks.ip(errors, ip, f"{path}[{index}].ip", stored)
         if host:
             checks.texts(errors, names.is_dns1123_subdomain(host), host, f"{path}[{index}].hostname")
             if names.parse_ip(host) is not None:
@@ -300,7 +306,11 @@ def _ingress_class_cells(ingress_class: Json, now: datetime) -> list[Any]:
         kind = parameters.get("kind", "")
         text = f"{kind}.{group}" if group is not None else kind
         text = f"{text}/{parameters.get('name', '')}"
-    return [name_of(ingress_class), spec.get("controller", ""), text, age(ingress_class, now)]
+    annotations = (ingress_class.get("metadata") or {}).get("annotations") or {}
+    name = name_of(ingress_class)
+    if annotations.get(DEFAULT_CLASS_ANNOTATION) == "true":
+        name = f"{name} (default)"
+    return [name, spec.get("controller", ""), text, age(ingress_class, now)]
 
 
 def _default_ports(rules: list[Json] | None) -> None:
@@ -339,18 +349,20 @@ def _check_policy_port(errors: Errors, entry: Json, path: str) -> None:
             checks.texts(errors, names.is_port_num(end), end, f"{path}.endPort")
 
 
-def _check_ip_block(errors: Errors, block: Json, path: str) -> None:
+def _check_ip_block(errors: Errors, block: Json, path: str, stored: Collection[str]) -> None:
     cidr = block.get("cidr") or ""
     if not cidr:
         errors.append(required(f"{path}.cidr"))
         return
-    checks.texts(errors, names.is_cidr(cidr), cidr, f"{path}.cidr")
+    checks.cidr(errors, cidr, f"{path}.cidr", stored)
     outer = names.parse_cidr(cidr)
+    if outer is None:
+        return
     for index, text in enumerate(block.get("except") or ()):
         here = f"{path}.except[{index}]"
-        checks.texts(errors, names.is_cidr(text), text, here)
+        checks.cidr(errors, text, here, stored)
         inner = names.parse_cidr(text)
-        if outer is not None and inner is not None and not _strictly_within(inner.network, outer.network):
+        if inner is not None and not _strictly_within(inner.network, outer.network):
             errors.append(invalid(here, text, "must be a strict subset of `cidr`"))
 
 
@@ -363,7 +375,7 @@ def _strictly_within(inner: _Network, outer: _Network) -> bool:
     return inner.network_address in outer
 
 
-def _check_peer(errors: Errors, peer: Json, path: str) -> None:
+def _check_peer(errors: Errors, peer: Json, path: str, stored: Collection[str]) -> None:
     count = 0
     for field in ("podSelector", "namespaceSelector"):
         if peer.get(field) is not None:
@@ -372,27 +384,43 @@ def _check_peer(errors: Errors, peer: Json, path: str) -> None:
     block = peer.get("ipBlock")
     if block is not None:
         count += 1
-        _check_ip_block(errors, block, f"{path}.ipBlock")
+        _check_ip_block(errors, block, f"{path}.ipBlock", stored)
     if count == 0:
         errors.append(required(path, "must specify a peer"))
     elif count > 1 and block is not None:
         errors.append(forbidden(path, "may not specify both ipBlock and another peer"))
 
 
-def _check_policy_rules(errors: Errors, rules: list[Json] | None, peers: str, path: str) -> None:
+def _check_policy_rules(
+    errors: Errors, rules: list[Json] | None, peers: str, path: str, stored: Collection[str]
+) -> None:
     for index, rule in enumerate(rules or ()):
         for at, port in enumerate(rule.get("ports") or ()):
             _check_policy_port(errors, port, f"{path}[{index}].ports[{at}]")
         for at, peer in enumerate(rule.get(peers) or ()):
-            _check_peer(errors, peer, f"{path}[{index}].{peers}[{at}]")
+            _check_peer(errors, peer, f"{path}[{index}].{peers}[{at}]", stored)
 
 
-def validate_network_policy(policy: Json) -> list[FieldError]:
+def _blocks(policy: Json) -> list[str]:
+    """Every CIDR that a policy names."""
+    spec = policy.get("spec") or {}
+    peers = [peer for rule in spec.get("ingress") or () for peer in rule.get("from") or ()]
+    peers += [peer for rule in spec.get("egress") or () for peer in rule.get("to") or ()]
+    blocks = [peer["ipBlock"] for peer in peers if peer.get("ipBlock")]
+    return [cidr for block in blocks for cidr in (block.get("cidr"), *(block.get("except") or ())) if cidr]
+
+
+def validate_network_policy_update(new: Json, old: Json) -> list[FieldError]:
+    """A CIDR that the stored policy names anywhere may be named anywhere."""
+    return validate_network_policy(new, _blocks(old))
+
+
+def validate_network_policy(policy: Json, stored: Collection[str] = ()) -> list[FieldError]:
     errors: Errors = []
     spec = policy.get("spec") or {}
     checks.label_selector(errors, spec.get("podSelector"), "spec.podSelector")
-    _check_policy_rules(errors, spec.get("ingress"), "from", "spec.ingress")
-    _check_policy_rules(errors, spec.get("egress"), "to", "spec.egress")
+    _check_policy_rules(errors, spec.get("ingress"), "from", "spec.ingress", stored)
+    _check_policy_rules(errors, spec.get("egress"), "to", "spec.egress", stored)
     types = spec.get("policyTypes") or []
     if len(types) > len(_POLICY_TYPES):
         errors.append(invalid("spec.policyTypes", types, "may not specify more than two policyTypes"))
@@ -497,11 +525,6 @@ def _service_cidr_cells(obj: Json, now: datetime) -> list[Any]:
     return [name_of(obj), ",".join(_cidrs(obj)), age(obj, now)]
 
 
-def _second(validate: Callable[[Json], list[FieldError]]) -> Callable[[Json, Json], list[FieldError]]:
-    """Updates have to meet the rules of creation and no others."""
-    return lambda new, old: validate(new)
-
-
 STRATEGIES: Mapping[str, Strategy] = {
     "Ingress": Strategy(
         default=_default_ingress,
@@ -520,7 +543,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "NetworkPolicy": Strategy(
         default=_default_network_policy,
         validate_create=validate_network_policy,
-        validate_update=_second(validate_network_policy),
+        validate_update=validate_network_policy_update,
         has_status=False,
     ),
     "IPAddress": Strategy(

@@ -161,8 +161,6 @@ def _check_attachment_source(errors: Errors, source: Json, path: str) -> None:
         errors.append(forbidden(path, text))
     elif name == "":
         errors.append(required(f"{path}.persistentVolumeName", "must specify non empty persistentVolumeName"))
-    elif name is not None:
-        checks.texts(errors, names.is_dns1123_subdomain(name), name, f"{path}.persistentVolumeName")
 
 
 def _check_attachment_status(errors: Errors, status: Json) -> None:
@@ -181,19 +179,19 @@ def _check_attachment_status(errors: Errors, status: Json) -> None:
 
 def _check_attachment(errors: Errors, attachment: Json) -> None:
     spec = attachment.get("spec") or {}
-    if not spec.get("attacher"):
-        errors.append(required("spec.attacher"))
+    csi_driver_name(errors, spec.get("attacher") or "", "spec.attacher")
     _check_attachment_source(errors, spec.get("source") or {}, "spec.source")
     node = spec.get("nodeName") or ""
     checks.texts(errors, names.is_dns1123_subdomain(node), node, "spec.nodeName")
+    name = (spec.get("source") or {}).get("persistentVolumeName")
+    if name is not None:
+        checks.texts(errors, names.is_dns1123_subdomain(name), name, "spec.source.persistentVolumeName")
     _check_attachment_status(errors, attachment.get("status") or {})
 
 
 def validate_attachment(attachment: Json) -> list[FieldError]:
     errors: Errors = []
     _check_attachment(errors, attachment)
-    if attacher := (attachment.get("spec") or {}).get("attacher"):
-        csi_driver_name(errors, attacher, "spec.attacher")
     return errors
 
 
@@ -216,14 +214,20 @@ def _attachment_cells(attachment: Json, now: datetime) -> list[Any]:
     ]
 
 
-def _check_node_driver(errors: Errors, driver: Json, path: str, *, lenient_length: int) -> None:
-    csi_driver_name(errors, driver.get("name") or "", f"{path}.name")
+def _check_node_driver(
+    errors: Errors, driver: Json, path: str, *, lenient_length: int, seen: set[str]
+) -> None:
+    name = driver.get("name") or ""
+    csi_driver_name(errors, name, f"{path}.name")
     node_id = driver.get("nodeID") or ""
     if not node_id:
         errors.append(required(f"{path}.nodeID"))
     if len(node_id) > max(MAX_NODE_ID_LENGTH, lenient_length):
         errors.append(invalid(f"{path}.nodeID", node_id, f"must be {MAX_NODE_ID_LENGTH} characters or less"))
     checks.nonnegative(errors, (driver.get("allocatable") or {}).get("count"), f"{path}.allocatable.count")
+    if name in seen:
+        errors.append(duplicate(f"{path}.name", name))
+    seen.add(name)
     keys = driver.get("topologyKeys") or []
     for index, key in enumerate(keys):
         if not key:
@@ -242,11 +246,7 @@ def _check_csi_node(errors: Errors, node: Json, old: Json | None) -> None:
     longest = max((len(driver.get("nodeID") or "") for driver in _drivers(old or {})), default=0)
     seen: set[str] = set()
     for index, driver in enumerate(_drivers(node)):
-        path, name = f"spec.drivers[{index}]", driver.get("name") or ""
-        _check_node_driver(errors, driver, path, lenient_length=longest)
-        if name in seen:
-            errors.append(duplicate(f"{path}.name", name))
-        seen.add(name)
+        _check_node_driver(errors, driver, f"spec.drivers[{index}]", lenient_length=longest, seen=seen)
 
 
 def validate_csi_node(node: Json) -> list[FieldError]:
@@ -331,6 +331,10 @@ def validate_csi_driver(driver: Json) -> list[FieldError]:
     if period is not None and period < MIN_ALLOCATABLE_PERIOD_S:
         text = f"must be greater than or equal to {MIN_ALLOCATABLE_PERIOD_S} seconds"
         errors.append(invalid("spec.nodeAllocatableUpdatePeriodSeconds", period, text))
+    in_secrets = spec.get("serviceAccountTokenInSecrets")
+    if in_secrets is not None and not spec.get("tokenRequests"):
+        text = "serviceAccountTokenInSecrets is set but no tokenRequests are specified"
+        errors.append(invalid("spec.serviceAccountTokenInSecrets", in_secrets, text))
     return errors
 
 

@@ -12,9 +12,12 @@ An input is one manifest, or a header and one or two documents:
 
 An output says the errors in their order and, where given, the warnings, the object after defaulting (`object`: what
 `show` names; `defaulted`: without type and metadata) and the cells of its table row, for an object five minutes old.
+In an error `…` stands for the print of a structure or of a difference, whose form Go's internal types give.
 """
 
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ _CATALOG = build_catalog()
 _HEADER = {"base", "operation", "show"}
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Without timestamps, and without octal numbers."""
 
 
@@ -56,8 +59,14 @@ class _Case:
     kind: Kind
 
 
-def _load(path: Path) -> list[Any]:
+@cache
+def _documents(path: Path) -> list[Any]:
     return list(yaml.load_all(path.read_text(), _Loader))
+
+
+def _load(path: Path) -> list[Any]:
+    """A file's documents, the caller's own."""
+    return deepcopy(_documents(path))
 
 
 def _case(path: Path) -> _Case:
@@ -101,7 +110,7 @@ def _stored(case: _Case) -> Json:
 
 def _change(case: _Case) -> tuple[Json, Json, list[str]]:
     old = _stored(case)
-    new: Json = yaml.safe_load(yaml.safe_dump(apply_merge_patch(old, case.change)))
+    new: Json = deepcopy(apply_merge_patch(old, case.change))
     strategy = case.kind.strategy
     strategy.default(new)
     if case.operation == "status":
@@ -119,16 +128,28 @@ def _part(obj: Any, path: str) -> Any:
     return obj
 
 
+def _says(found: str, wanted: str) -> bool:
+    before, dots, after = wanted.partition("…")
+    if not dots:
+        return found == wanted
+    return len(found) > len(wanted) and found.startswith(before) and found.endswith(after)
+
+
+def _check_errors(found: list[str], wanted: list[str]) -> None:
+    if len(found) != len(wanted) or not all(map(_says, found, wanted)):
+        assert found == wanted
+
+
 @pytest.mark.parametrize("path", _pairs())
 def test_manifest(path: Path) -> None:
     case, old = _case(path), None
     (wanted,) = _load(path.with_name(path.name.replace(".input.", ".output.")))
     obj = case.obj
     if case.operation == "create":
-        assert _create(case) == wanted["errors"]
+        _check_errors(_create(case), wanted["errors"])
     elif case.operation in ("update", "status"):
         obj, old, errors = _change(case)
-        assert errors == wanted["errors"]
+        _check_errors(errors, wanted["errors"])
     if "warnings" in wanted:
         assert case.kind.strategy.warnings(obj, old) == wanted["warnings"]
     if "object" in wanted:
@@ -148,13 +169,20 @@ def _check_cells(kind: Kind, obj: Json, wanted: list[Any]) -> None:
     assert len(cells) == len(kind.printer.columns)
 
 
+def test_every_kind_has_its_pairs() -> None:
+    """Kinds by storage: the versions of one share theirs."""
+    seen = {_case(pair.values[0]).kind.resource for pair in _pairs()}
+    assert [kind.gvk for kind in _CATALOG.kinds() if kind.stored and kind.resource not in seen] == []
+    assert len(_pairs()) >= 600
+
+
 @pytest.mark.parametrize("path", _pairs())
 def test_defaulting_twice_changes_nothing(path: Path) -> None:
     case = _case(path)
     case.kind.strategy.default(case.obj)
-    once = yaml.safe_dump(case.obj)
+    once = deepcopy(case.obj)
     case.kind.strategy.default(case.obj)
-    assert yaml.safe_dump(case.obj) == once
+    assert case.obj == once
 
 
 @pytest.mark.parametrize("path", _pairs())
@@ -163,7 +191,7 @@ def test_an_update_that_changes_nothing_is_valid_when_the_object_is(path: Path) 
     old = _stored(case)
     if case.operation == "print" or case.kind.strategy.validate_create(old):
         return
-    new = yaml.safe_load(yaml.safe_dump(old))
+    new = deepcopy(old)
     case.kind.strategy.default(new)
     case.kind.strategy.prepare_update(new, old)
     assert case.kind.strategy.validate_update(new, old) == []

@@ -38,6 +38,7 @@ _POLICIES = ("Allow", "Forbid", "Replace")
 _MAX_NAME = 52
 """A job's name is the CronJob's with eleven characters more."""
 _ZONE_IN_SCHEDULE = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+_TWO_ZONES = "cannot use both timeZone field and TZ or CRON_TZ in schedule"
 
 
 @handles_quantities
@@ -65,7 +66,7 @@ def _spec(errors: Errors, spec: Json, before: Json | None) -> None:
     if not schedule:
         errors.append(required("spec.schedule"))
     else:
-        _schedule(errors, schedule, before)
+        _schedule(errors, schedule, spec.get("timeZone"), before)
     checks.nonnegative(errors, spec.get("startingDeadlineSeconds"), "spec.startingDeadlineSeconds")
     zone = spec.get("timeZone")
     if zone is not None and (before is None or before.get("timeZone") != zone):
@@ -83,12 +84,16 @@ def _spec(errors: Errors, spec: Json, before: Json | None) -> None:
     checks.nonnegative_fields(errors, spec, limits, "spec")
 
 
-def _schedule(errors: Errors, schedule: str, before: Json | None) -> None:
+def _schedule(errors: Errors, schedule: str, zone: str | None, before: Json | None) -> None:
     """A zone inside the schedule is refused, unless it was there before."""
     if fault := schedule_fault(schedule):
         errors.append(invalid("spec.schedule", schedule, fault))
-    if "TZ" in schedule and "TZ" not in ((before or {}).get("schedule") or ""):
+    if "TZ" not in schedule:
+        return
+    if "TZ" not in ((before or {}).get("schedule") or ""):
         errors.append(invalid("spec.schedule", schedule, _ZONE_IN_SCHEDULE))
+    elif zone is not None:
+        errors.append(invalid("spec.schedule", schedule, _TWO_ZONES))
 
 
 def _validate(cron_job: Json) -> list[FieldError]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from kcp.apis.apps.workload import name_warnings
 from kcp.apis.batch.job_policies import pod_failure_policy, success_policy
+from kcp.apis.batch.job_status import is_true, validate_job_status
 from kcp.apis.core import checks
 from kcp.apis.core.checks import Errors, Json
 from kcp.apis.core.pod_warnings import template_warnings
@@ -38,7 +39,6 @@ from kcp.apis.printing import (
     wide,
 )
 from kcp.machinery.errors import (
-    OMITTED,
     FieldError,
     invalid,
     required,
@@ -272,39 +272,61 @@ def _completions(errors: Errors, after: Json, before: Json) -> None:
         errors.append(invalid("spec.completions", new, text))
 
 
+def _may_move(job: Json) -> bool:
+    """Whether a stored job's template may be told where to run: suspended, and never started or at rest again."""
+    if not spec_of(job).get("suspend"):
+        return False
+    return not status_of(job).get("startTime") or _is_at_rest(job)
+
+
+def _is_at_rest(job: Json) -> bool:
+    """Suspended, as its controller confirmed, without active pods."""
+    return is_true(job, "Suspended") and not status_of(job).get("active")
+
+
 def _template_update(errors: Errors, new: Json, old: Json) -> None:
-    """The template is fixed, but a suspended job may be told where to run and what it needs."""
+    """The template is fixed, but a suspended job may be told where to run and what it needs.
+
+    Source: k8s v1.36 validatePodTemplateUpdate, and validationOptionsForJob as corrected in v1.36's patch releases.
+    """
     after, before = spec_of(new).get("template") or {}, spec_of(old).get("template") or {}
     if after == before:
         return
-    munged, was = dict(after), before.get("spec") or {}
-    if spec_of(old).get("suspend"):
-        spec = dict(munged.get("spec") or {})
-        for field in ("nodeSelector", "tolerations", "schedulingGates"):
-            keep(spec, was, field)
-        affinity = {
-            key: value for key, value in (spec.get("affinity") or {}).items() if key != "nodeAffinity"
-        }
-        node_affinity = (was.get("affinity") or {}).get("nodeAffinity")
-        if node_affinity is not None:
-            affinity["nodeAffinity"] = node_affinity
-        spec["affinity"] = affinity
-        for field in ("containers", "initContainers"):
-            spec[field] = _with_old_resources(spec.get(field) or [], was.get(field) or [])
-        metadata, old_metadata = dict(munged.get("metadata") or {}), before.get("metadata") or {}
-        for field in ("labels", "annotations"):
-            keep(metadata, old_metadata, field)
-        munged |= {"spec": spec, "metadata": metadata}
-    checks.same(errors, munged, before, "spec.template")
+    if _may_move(old):
+        before = _with_directives(before, after)
+    if spec_of(old).get("suspend") and _is_at_rest(old):
+        now, was = after.get("spec") or {}, before.get("spec") or {}
+        checks.same(errors, now, _with_new_resources(was, now), "spec.template.spec")
+    else:
+        checks.same(errors, after, before, "spec.template")
 
 
-def _with_old_resources(now: list[Json], was: list[Json]) -> list[Json]:
-    if len(now) != len(was):
-        return now
-    return [
-        {**container, "resources": old.get("resources") or {}}
-        for container, old in zip(now, was, strict=True)
-    ]
+def _with_directives(before: Json, after: Json) -> Json:
+    """The old template with what the new one says of labels, annotations and scheduling."""
+    metadata, spec = dict(before.get("metadata") or {}), dict(before.get("spec") or {})
+    now = after.get("spec") or {}
+    for field in ("labels", "annotations"):
+        keep(metadata, after.get("metadata") or {}, field)
+    for field in ("nodeSelector", "tolerations", "schedulingGates"):
+        keep(spec, now, field)
+    affinity = dict(spec.get("affinity") or {})
+    keep(affinity, now.get("affinity") or {}, "nodeAffinity")
+    spec["affinity"] = affinity
+    return {**before, "metadata": metadata, "spec": spec}
+
+
+def _with_new_resources(was: Json, now: Json) -> Json:
+    spec = dict(was)
+    for field in ("containers", "initContainers"):
+        before, after = was.get(field) or [], now.get(field) or []
+        if len(before) == len(after):
+            spec[field] = [
+                {**old, "resources": new.get("resources") or {}}
+                if old.get("name") == new.get("name")
+                else old
+                for old, new in zip(before, after, strict=True)
+            ]
+    return spec
 
 
 _FIXED = (
@@ -326,81 +348,6 @@ def _validate_update(new: Json, old: Json) -> list[FieldError]:
     _template_update(errors, new, old)
     for field in _FIXED[1:]:
         checks.same(errors, after.get(field), before.get(field), f"spec.{field}")
-    return errors
-
-
-# -- status -----------------------------------------------------------------------------------------
-
-
-def _is_true(job: Json, condition_type: str) -> bool:
-    """Whether a condition holds; the first of its type counts."""
-    for condition in status_of(job).get("conditions") or ():
-        if condition.get("type") == condition_type:
-            return bool(condition.get("status") == "True")
-    return False
-
-
-def is_finished(job: Json) -> bool:
-    return _is_true(job, "Complete") or _is_true(job, "Failed")
-
-
-def _changed(new: Json, old: Json, *fields: str) -> bool:
-    after, before = status_of(new), status_of(old)
-    return any((after.get(field) or None) != (before.get(field) or None) for field in fields)
-
-
-def _finished_rules(errors: Errors, new: Json, old: Json) -> None:
-    """A finished job has a start, no active pods and nothing left to count."""
-    status, finished = status_of(new), is_finished(new)
-    turned = is_finished(old) != finished
-    if finished and (turned or _changed(new, old, "active")) and status.get("active"):
-        errors.append(invalid("status.active", status["active"], "active>0 is invalid for finished job"))
-    if finished and (turned or _changed(new, old, "startTime")) and not status.get("startTime"):
-        errors.append(required("status.startTime", "startTime is required for finished job"))
-    pods = status.get("uncountedTerminatedPods") or {}
-    left = pods.get("succeeded") or pods.get("failed")
-    if finished and (turned or _changed(new, old, "uncountedTerminatedPods")) and left:
-        text = "uncountedTerminatedPods needs to be empty for finished job"
-        errors.append(invalid("status.uncountedTerminatedPods", pods, text))
-
-
-def _completion_rules(errors: Errors, new: Json, old: Json) -> None:
-    status, complete = status_of(new), _is_true(new, "Complete")
-    start, end = status.get("startTime"), status.get("completionTime")
-    turned = _is_true(old, "Complete") != complete
-    moved = turned or _changed(new, old, "completionTime")
-    if moved and end and not complete:
-        text = "cannot set completionTime when there is no Complete=True condition"
-        errors.append(invalid("status.completionTime", end, text))
-    if moved and complete and not end:
-        errors.append(required("status.completionTime", "completionTime is required for Complete jobs"))
-    if (moved or _changed(new, old, "startTime")) and start and end and parse_time(end) < parse_time(start):
-        text = "completionTime cannot be set before startTime"
-        errors.append(invalid("status.completionTime", end, text))
-    for other in ("Failed", "FailureTarget"):
-        if complete and _is_true(new, other) and (turned or not _is_true(old, other)):
-            text = (
-                f"cannot set Complete=True and {other}={'true' if other == 'Failed' else 'True'} conditions"
-            )
-            errors.append(FieldError("Invalid value", "status.conditions", OMITTED, text))
-
-
-def _validate_status(new: Json, old: Json) -> list[FieldError]:
-    errors: Errors = []
-    status = status_of(new)
-    fields = ("active", "succeeded", "failed", "ready", "terminating")
-    checks.nonnegative_fields(errors, status, fields, "status")
-    _finished_rules(errors, new, old)
-    _completion_rules(errors, new, old)
-    for kind in ("Failed", "Complete", "FailureTarget", "SuccessCriteriaMet"):
-        if _is_true(old, kind) and not _is_true(new, kind):
-            text = f"cannot disable the terminal {kind}=True condition"
-            errors.append(FieldError("Invalid value", "status.conditions", OMITTED, text))
-    elastic = spec_of(new).get("completionMode") == "Indexed"
-    for field in ("failed", "succeeded"):
-        value = status.get(field) or 0
-        if value < (status_of(old).get(field) or 0) and not elastic:
-            errors.append(invalid(f"status.{field}", value, f"cannot decrease the {field} counter"))
     return errors
 
 
@@ -429,12 +376,12 @@ _LATER_WORDS = (("Suspended", "Suspended"), ("FailureTarget", "FailureTarget"))
 
 def _status_word(job: Json) -> str:
     for condition, word in _STATUS_WORDS:
-        if _is_true(job, condition):
+        if is_true(job, condition):
             return word
     if metadata_of(job).get("deletionTimestamp"):
         return "Terminating"
     for condition, word in _LATER_WORDS:
-        if _is_true(job, condition):
+        if is_true(job, condition):
             return word
     return "Running"
 
@@ -492,7 +439,7 @@ STRATEGIES: dict[str, Strategy] = {
         prepare_status=lambda new, old: keep(new, old, "spec"),
         validate_create=lambda job: _validate_job(job, True),
         validate_update=_validate_update,
-        validate_status=_validate_status,
+        validate_status=validate_job_status,
         warnings=_warnings,
         selectable={"status.successful": lambda job: _succeeded(job) or "0"},
         default_propagation="Orphan",

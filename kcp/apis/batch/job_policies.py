@@ -5,11 +5,22 @@ Source: k8s v1.36 pkg/apis/batch/validation/validation.go (validatePodFailurePol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 
 from kcp.apis.core import checks
 from kcp.apis.core.checks import Errors, Json
-from kcp.machinery.errors import duplicate, go_quote, invalid, required, too_long, too_many, unsupported
+from kcp.machinery.errors import (
+    OMITTED,
+    FieldError,
+    duplicate,
+    go_quote,
+    invalid,
+    required,
+    too_long,
+    too_many,
+    unsupported,
+)
 
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _OPERATORS = ("In", "NotIn")
@@ -51,10 +62,10 @@ def pod_failure_policy(errors: Errors, policy: Json, spec: Json, path: str) -> N
             _conditions(errors, conditions, f"{here}.onPodConditions")
         if codes is not None and conditions:
             text = "specifying both OnExitCodes and OnPodConditions is not supported"
-            errors.append(invalid(here, rule, text))
+            errors.append(FieldError("Invalid value", here, OMITTED, text))
         if codes is None and not conditions:
             text = "specifying one of OnExitCodes and OnPodConditions is required"
-            errors.append(invalid(here, rule, text))
+            errors.append(FieldError("Invalid value", here, OMITTED, text))
 
 
 def _exit_codes(errors: Errors, codes: Json, names: set[str | None], path: str) -> None:
@@ -133,6 +144,24 @@ def count_indexes(text: str, completions: int) -> int:
             raise ValueError(f"non-increasing order, previous: {last}, current: {start}")
         total, last = total + end - start + 1, end
     return total
+
+
+def _intervals(text: str, completions: int) -> Iterator[tuple[int, int]]:
+    """The well-formed intervals of `0,2-4`."""
+    for part in text.split(","):
+        try:
+            yield _interval(part, completions)
+        except ValueError:
+            continue
+
+
+def first_overlap(done: str, failed: str, completions: int) -> int | None:
+    """The lowest index that both texts name; malformed parts count for nothing."""
+    pairs = product(_intervals(done, completions), _intervals(failed, completions))
+    shared = [
+        max(first[0], second[0]) for first, second in pairs if first[0] <= second[1] and second[0] <= first[1]
+    ]
+    return min(shared, default=None)
 
 
 def _interval(text: str, completions: int) -> tuple[int, int]:

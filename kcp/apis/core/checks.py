@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -121,12 +121,19 @@ def label_selector(errors: Errors, selector: Json | None, path: str) -> None:
         errors.extend(validate_label_selector(selector, path))
 
 
-def ip(errors: Errors, value: str, path: str) -> None:
-    texts(errors, names.is_ip(value), value, path)
+def ip(errors: Errors, value: str, path: str, stored: Collection[str] = ()) -> None:
+    """An address without leading zeros; one among the `stored` object's may stay as it is.
+
+    Source: k8s v1.36 IsValidIPForLegacyField, with the gate StrictIPCIDRValidation on.
+    """
+    if value not in stored:
+        texts(errors, names.is_ip(value, strict=True), value, path)
 
 
-def cidr(errors: Errors, value: str, path: str) -> None:
-    texts(errors, names.is_cidr(value), value, path)
+def cidr(errors: Errors, value: str, path: str, stored: Collection[str] = ()) -> None:
+    """As `ip`, for a CIDR without bits beyond its prefix."""
+    if value not in stored:
+        texts(errors, names.is_cidr(value, strict=True), value, path)
 
 
 def is_ipv6(value: str) -> bool:

@@ -607,6 +607,15 @@ def init_containers(
                 if container.get(field) is not None:
                     text = "may not be set for init containers without restartPolicy=Always"
                     errors.append(forbidden(f"{here}.{field}", text))
+            _no_restart_on_resize(errors, container.get("resizePolicy") or (), f"{here}.resizePolicy")
+
+
+def _no_restart_on_resize(errors: Errors, policies: Iterable[Json], path: str) -> None:
+    """An init container that runs to its end cannot be restarted for other resources."""
+    for i, policy in enumerate(policies):
+        if policy.get("restartPolicy") == "RestartContainer":
+            text = "must not be set to 'RestartContainer' for non-sidecar initContainers"
+            errors.append(invalid(f"{path}[{i}].restartPolicy", "RestartContainer", text))
 
 
 _EPHEMERAL_FIELDS = frozenset(

@@ -6,7 +6,7 @@ printers.go (formatEndpoints).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -26,9 +26,9 @@ def default_endpoints(endpoints: Json) -> None:
                 port["protocol"] = "TCP"
 
 
-def _address(errors: Errors, address: Json, path: str) -> None:
+def _address(errors: Errors, address: Json, path: str, stored: Collection[str]) -> None:
     ip = address.get("ip") or ""
-    checks.ip(errors, ip, f"{path}.ip")
+    checks.ip(errors, ip, f"{path}.ip", stored)
     if address.get("hostname"):
         checks.dns_label(errors, address["hostname"], f"{path}.hostname")
     if (node := address.get("nodeName")) is not None:
@@ -49,15 +49,34 @@ def _port(errors: Errors, port: Json, need_name: bool, path: str) -> None:
         checks.qualified_name(errors, protocol, f"{path}.appProtocol")
 
 
-def _validate(endpoints: Json) -> list[FieldError]:
+_GROUPS = ("addresses", "notReadyAddresses")
+
+
+def _addresses(endpoints: Json) -> list[str]:
+    return [
+        address.get("ip") or ""
+        for subset in endpoints.get("subsets") or ()
+        for field in _GROUPS
+        for address in subset.get(field) or ()
+    ]
+
+
+def _validate_update(new: Json, old: Json) -> list[FieldError]:
+    """Subsets that stay as they are pass, whatever an older release let in."""
+    if checks.semantic_equal(new.get("subsets"), old.get("subsets")):
+        return []
+    return _validate(new, _addresses(old))
+
+
+def _validate(endpoints: Json, stored: Collection[str] = ()) -> list[FieldError]:
     errors: Errors = []
     for i, subset in enumerate(endpoints.get("subsets") or ()):
         path, ports = f"subsets[{i}]", subset.get("ports") or []
         if not subset.get("addresses") and not subset.get("notReadyAddresses"):
             errors.append(required(path, "must specify `addresses` or `notReadyAddresses`"))
-        for field in ("addresses", "notReadyAddresses"):
+        for field in _GROUPS:
             for j, address in enumerate(subset.get(field) or ()):
-                _address(errors, address, f"{path}.{field}[{j}]")
+                _address(errors, address, f"{path}.{field}[{j}]", stored)
         for j, port in enumerate(ports):
             _port(errors, port, len(ports) > 1, f"{path}.ports[{j}]")
     return errors
@@ -99,7 +118,7 @@ STRATEGIES: dict[str, Strategy] = {
     "Endpoints": Strategy(
         default=default_endpoints,
         validate_create=_validate,
-        validate_update=lambda new, old: _validate(new),
+        validate_update=_validate_update,
         warnings=_warnings,
         has_status=False,
         has_generation=False,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -330,7 +330,7 @@ def validate_status(new: Json, old: Json) -> list[FieldError]:
     checks.same(errors, status.get("qosClass") or "", old_status.get("qosClass") or "", "status.qosClass")
     _state_transitions(errors, status, old_status, spec)
     _claim_statuses(errors, status, spec)
-    _addresses(errors, status)
+    _addresses(errors, status, old.get("status") or {})
     for field in _STATUS_LISTS:
         _container_users(errors, status.get(field) or (), spec, f"status.{field}")
     return errors
@@ -375,19 +375,19 @@ def _claim_statuses(errors: Errors, status: Json, spec: Json) -> None:
             checks.dns_subdomain(errors, claim_name, path)
 
 
-def _addresses(errors: Errors, status: Json) -> None:
+def _addresses(errors: Errors, status: Json, before: Json) -> None:
     hosts = status.get("hostIPs") or []
-    _address_list(errors, status.get("podIPs") or [], "status.podIPs")
+    _address_list(errors, status.get("podIPs") or [], "status.podIPs", before.get("podIPs") or ())
     if hosts and hosts[0].get("ip") != status.get("hostIP"):
         text = "must be equal to `hostIP`"
         errors.append(invalid("status.hostIPs[0].ip", hosts[0].get("ip") or "", text))
-    _address_list(errors, hosts, "status.hostIPs")
+    _address_list(errors, hosts, "status.hostIPs", before.get("hostIPs") or ())
 
 
-def _address_list(errors: Errors, found: list[Json], path: str) -> None:
-    ips = [entry.get("ip") or "" for entry in found]
+def _address_list(errors: Errors, found: list[Json], path: str, before: Iterable[Json]) -> None:
+    ips, stored = [entry.get("ip") or "" for entry in found], [entry.get("ip") or "" for entry in before]
     for i, ip in enumerate(ips):
-        checks.ip(errors, ip, f"{path}[{i}]")
+        checks.ip(errors, ip, f"{path}[{i}]", stored)
     if len(ips) < 2:
         return
     if len(ips) > 2 or not checks.is_dual_stack(ips):

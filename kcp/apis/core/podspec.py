@@ -21,7 +21,7 @@ from kcp.apis.core.container import (
 from kcp.apis.core.resources import default_list, pod_level, requirements
 from kcp.apis.core.volume import check_volumes, default_volumes
 from kcp.machinery import names
-from kcp.machinery.errors import FieldError, duplicate, forbidden, invalid, required, unsupported
+from kcp.machinery.errors import duplicate, forbidden, invalid, required, too_long, unsupported
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
@@ -169,13 +169,13 @@ def _names(errors: Errors, spec: Json, path: str) -> None:
 
 def _hostname_override(errors: Errors, spec: Json, name: str, path: str) -> None:
     where = f"{path}.hostnameOverride"
-    checks.dns_subdomain(errors, name, where)
-    if len(name) > 64:
-        errors.append(FieldError("Too long", where, "", "may not be more than 64 bytes"))
     for field in ("setHostnameAsFQDN", "hostNetwork"):
         if spec.get(field):
             text = f"may not be specified when {field} is true"
             errors.append(forbidden(where, text))
+    if len(name) > 64:
+        errors.append(too_long(where, 64))
+    checks.dns_subdomain(errors, name, where)
 
 
 def _classes(errors: Errors, spec: Json, path: str) -> None:

@@ -5,6 +5,7 @@ Source: k8s v1.36 pkg/registry/core/service/strategy.go, pkg/apis/core/validatio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -177,6 +178,11 @@ def _drop_node_ports(after: Json, before: Json) -> None:
 
 
 def validate_service(service: Json) -> list[FieldError]:
+    return _validate(service, {})
+
+
+def _validate(service: Json, before: Json) -> list[FieldError]:
+    """`before`: the stored spec, whose addresses may stay as they are."""
     errors: Errors = []
     metadata, spec = metadata_of(service), spec_of(service)
     _topology_annotations(errors, metadata.get("annotations") or {})
@@ -194,15 +200,15 @@ def validate_service(service: Json) -> list[FieldError]:
         checks.label_map(errors, selector, "spec.selector")
     _session_affinity(errors, spec)
     if kind != "ExternalName":
-        _cluster_ips(errors, spec, headless)
+        _cluster_ips(errors, spec, headless, before.get("clusterIPs") or ())
     for i, ip in enumerate(spec.get("externalIPs") or ()):
-        before = len(errors)
-        checks.ip(errors, ip, f"spec.externalIPs[{i}]")
-        if len(errors) == before:
+        count = len(errors)
+        checks.ip(errors, ip, f"spec.externalIPs[{i}]", before.get("externalIPs") or ())
+        if len(errors) == count:
             checks.non_special_ip(errors, ip, f"spec.externalIPs[{i}]")
     checks.one_of(errors, kind, TYPES, "spec.type")
     _port_uniqueness(errors, ports, kind)
-    _load_balancer(errors, spec, metadata.get("annotations") or {})
+    _load_balancer(errors, spec, metadata.get("annotations") or {}, before)
     _traffic(errors, spec)
     return errors
 
@@ -295,7 +301,7 @@ def _session_affinity(errors: Errors, spec: Json) -> None:
         errors.append(invalid(f"{path}.clientIP.timeoutSeconds", seconds, limit))
 
 
-def _cluster_ips(errors: Errors, spec: Json, headless: bool) -> None:
+def _cluster_ips(errors: Errors, spec: Json, headless: bool, stored: Sequence[str]) -> None:
     """clusterIP, clusterIPs, ipFamilies and ipFamilyPolicy. Source: ValidateServiceClusterIPsRelatedFields."""
     single, ips = spec.get("clusterIP") or "", spec.get("clusterIPs") or []
     families, policy = spec.get("ipFamilies") or [], spec.get("ipFamilyPolicy")
@@ -313,7 +319,7 @@ def _cluster_ips(errors: Errors, spec: Json, headless: bool) -> None:
             errors.append(duplicate(f"spec.ipFamilies[{i}]", family))
     if policy is not None and policy not in _FAMILY_POLICIES:
         errors.append(unsupported("spec.ipFamilyPolicy", policy, _FAMILY_POLICIES))
-    if _wrong_ips(errors, ips, path):
+    if _wrong_ips(errors, ips, path, stored):
         return
     if len(ips) > 1 and not checks.is_dual_stack(ips):
         errors.append(invalid(path, ips, "may specify no more than one IP for each IP family"))
@@ -324,7 +330,7 @@ def _cluster_ips(errors: Errors, spec: Json, headless: bool) -> None:
                 errors.append(invalid(f"{path}[{i}]", ip, text))
 
 
-def _wrong_ips(errors: Errors, ips: list[str], path: str) -> bool:
+def _wrong_ips(errors: Errors, ips: list[str], path: str, stored: Sequence[str]) -> bool:
     wrong = False
     for i, ip in enumerate(ips):
         if i == 0 and ip == "None":
@@ -332,18 +338,19 @@ def _wrong_ips(errors: Errors, ips: list[str], path: str) -> bool:
                 wrong = True
                 errors.append(invalid(path, ips, "'None' must be the first and only value"))
             continue
-        found = names.is_ip(ip)
-        wrong = wrong or bool(found)
-        checks.texts(errors, found, ip, f"{path}[{i}]")
+        count = len(errors)
+        checks.ip(errors, ip, f"{path}[{i}]", stored)
+        wrong = wrong or len(errors) > count
     if len(ips) > 2:
         errors.append(invalid(path, ips, "may only hold up to 2 values"))
     return wrong
 
 
-def _load_balancer(errors: Errors, spec: Json, annotations: Json) -> None:
+def _load_balancer(errors: Errors, spec: Json, annotations: Json, before: Json) -> None:
     is_lb = spec.get("type") == "LoadBalancer"
     only = "may only be used when `type` is 'LoadBalancer'"
-    _source_ranges(errors, spec, annotations, is_lb)
+    stored = [value.strip() for value in before.get("loadBalancerSourceRanges") or ()]
+    _source_ranges(errors, spec, annotations, is_lb, stored)
     allocate = spec.get("allocateLoadBalancerNodePorts")
     if allocate is not None and not is_lb:
         errors.append(forbidden("spec.allocateLoadBalancerNodePorts", only))
@@ -356,13 +363,13 @@ def _load_balancer(errors: Errors, spec: Json, annotations: Json) -> None:
             errors.append(forbidden("spec.loadBalancerClass", only))
 
 
-def _source_ranges(errors: Errors, spec: Json, annotations: Json, is_lb: bool) -> None:
+def _source_ranges(errors: Errors, spec: Json, annotations: Json, is_lb: bool, stored: Sequence[str]) -> None:
     only = "may only be used when `type` is 'LoadBalancer'"
     if ranges := spec.get("loadBalancerSourceRanges"):
         if not is_lb:
             errors.append(forbidden("spec.LoadBalancerSourceRanges", only))
         for i, value in enumerate(ranges):
-            checks.cidr(errors, value.strip(), f"spec.LoadBalancerSourceRanges[{i}]")
+            checks.cidr(errors, value.strip(), f"spec.LoadBalancerSourceRanges[{i}]", stored)
     elif (text := annotations.get(_SOURCE_RANGES)) is not None:
         path = f"metadata.annotations[{_SOURCE_RANGES}]"
         if not is_lb:
@@ -412,7 +419,7 @@ def validate_update(new: Json, old: Json) -> list[FieldError]:
     both_checked = needs_health_check_port(after) and needs_health_check_port(before)
     if both_checked and (after.get("healthCheckNodePort") or 0) != (before.get("healthCheckNodePort") or 0):
         errors.append(forbidden("spec.healthCheckNodePort", checks.IMMUTABLE))
-    errors += validate_service(new)
+    errors += _validate(new, before)
     return errors
 
 
@@ -456,15 +463,17 @@ def validate_status(new: Json, old: Json) -> list[FieldError]:
     path = "status.loadBalancer.ingress"
     if ingresses and spec_of(old).get("type") != "LoadBalancer":
         return [forbidden(path, "may only be used when `spec.type` is 'LoadBalancer'")]
+    before = (status_of(old).get("loadBalancer") or {}).get("ingress") or ()
+    stored = [ingress["ip"] for ingress in before if ingress.get("ip")]
     for i, ingress in enumerate(ingresses):
-        _ingress(errors, ingress, f"{path}[{i}]")
+        _ingress(errors, ingress, f"{path}[{i}]", stored)
     return errors
 
 
-def _ingress(errors: Errors, ingress: Json, path: str) -> None:
+def _ingress(errors: Errors, ingress: Json, path: str, stored: Sequence[str]) -> None:
     ip, mode, host = ingress.get("ip"), ingress.get("ipMode"), ingress.get("hostname")
     if ip:
-        checks.ip(errors, ip, f"{path}.ip")
+        checks.ip(errors, ip, f"{path}.ip", stored)
     if ip and mode is None:
         errors.append(required(f"{path}.ipMode", "must be specified when `ip` is set"))
     elif mode is not None and not ip:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kcp.apis.batch.job import STRATEGIES, is_finished
-from kcp.apis.batch.job_policies import count_indexes
+from kcp.apis.batch.job import STRATEGIES
+from kcp.apis.batch.job_policies import count_indexes, first_overlap
+from kcp.apis.batch.job_status import is_finished
 
 Json = dict[str, Any]
 
@@ -94,3 +95,21 @@ def test_intervals_that_cannot_be_read(text: str, fault: str) -> None:
     with pytest.raises(ValueError) as raised:
         count_indexes(text, 5)
     assert str(raised.value) == fault
+
+
+@st.composite
+def _index_sets(draw: st.DrawFn) -> tuple[set[int], str]:
+    """Some of the indexes 0 to 19, and the text that names them."""
+    found = draw(st.sets(st.integers(0, 19)))
+    starts = [index for index in sorted(found) if index - 1 not in found]
+    ends = [index for index in sorted(found) if index + 1 not in found]
+    parts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+    return found, ",".join(parts)
+
+
+@given(_index_sets(), _index_sets())
+def test_the_first_index_that_is_both_done_and_failed(
+    done: tuple[set[int], str], failed: tuple[set[int], str]
+) -> None:
+    assert count_indexes(done[1], 20) == len(done[0])
+    assert first_overlap(done[1], failed[1], 20) == min(done[0] & failed[0], default=None)
