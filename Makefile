@@ -43,7 +43,8 @@ simulate: $(STAMP)
 	$(BIN)/kcp simulate --seeds $(or $(SEEDS),20) --save tests/simulation/regressions.txt
 
 torture: $(STAMP)
-	$(BIN)/python -m tests.store.torture --sqlite $(or $(SQLITE),500) --postgresql $(or $(POSTGRESQL),100)
+	$(BIN)/python -m tests.store.torture --sqlite $(or $(SQLITE),500) --postgresql $(or $(POSTGRESQL),100) \
+	  --histories $(or $(HISTORIES),50) --cuts $(or $(CUTS),5) --pause $(or $(PAUSE),60)
 
 update: $(STAMP)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .

@@ -145,7 +145,7 @@ class Bench:
 
     def _through_filters(self, call: Call) -> None:
         """Authentication to authorization, fairness, metrics; nothing in it waits."""
-        chain = self.cluster.handler.__self__.chain  # type: ignore[attr-defined]
+        chain = self.cluster.handler.chain  # type: ignore[attr-defined]
         entering = chain.enter(call)
         try:
             entering.send(None)

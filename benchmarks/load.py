@@ -47,7 +47,8 @@ class Connection:
     async def request(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         head = f"{method} {path} HTTP/1.1\r\nhost: {self.host}\r\naccept: application/json\r\n"
         if body:
-            head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            media = "application/merge-patch+json" if method == "PATCH" else "application/json"
+            head += f"content-type: {media}\r\ncontent-length: {len(body)}\r\n"
         self.writer.write(head.encode() + b"\r\n" + body)
         answer = await self.reader.readuntil(b"\r\n\r\n")
         status = int(answer[9:12])

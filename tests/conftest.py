@@ -14,6 +14,15 @@ from kcp.base.loop import DetLoop
 logs.configure(level="error", stream=sys.stderr)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--decisions",
+        type=int,
+        default=50_000,
+        help="Scheduling decisions that are compared with the oracle.",
+    )
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -8,7 +8,7 @@ A request is one task; nothing here opens another or waits without a deadline.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 import attrs
@@ -20,7 +20,7 @@ from kcp.api.filters.authentication import NOBODY
 from kcp.api.filters.lifecycle import timeout_s
 from kcp.api.negotiation import check_acceptable, error_response, over_websocket, render
 from kcp.api.nonresource import Endpoints, plain_not_found
-from kcp.api.request_info import parse_query, request_info
+from kcp.api.request_info import Params, Repeated, parse_query, request_info
 from kcp.api.results import WatchResult
 from kcp.api.routes import handler_for, path_handler
 from kcp.machinery.errors import ApiError, Expired, InternalError, NotFound, ServiceUnavailable, Timeout
@@ -37,7 +37,7 @@ PANIC_TEXT = "This request caused apiserver to panic. Look in the logs for detai
 
 def build(server: Server) -> Handler:
     """The handler for sockets and in-process transports. Registers listeners at the store; call it once."""
-    return Application(server, Chain.of(server), Endpoints.of(server)).handle
+    return Application(server, Chain.of(server), Endpoints.of(server))
 
 
 def api_error(error: StoreError) -> ApiError:
@@ -53,34 +53,86 @@ def api_error(error: StoreError) -> ApiError:
     return InternalError(str(error))
 
 
-@attrs.frozen
+GIVE_UP_AFTER = 16
+"""So many gets in a row that had to wait tell that all will."""
+
+
+def _first_step(work: Coroutine[Any, Any, Response]) -> Response | None:
+    """What the coroutine returns, when it comes to that without waiting; None when it does not.
+
+    None too when it fails: outside of a task much does. In its task it will fail again, if it is its own fault.
+    """
+    try:
+        work.send(None)
+    except StopIteration as done:
+        response: Response = done.value
+        return response
+    except Exception:  # noqa: BLE001  the same request runs again where failures are logged
+        return None
+    work.close()
+    return None
+
+
+def _is_one_object(info: RequestInfo) -> bool:
+    return info.is_resource and info.verb == "get" and not info.subresource
+
+
+@attrs.define(eq=False)
 class Application:
+    """A Handler that can also answer what waits for nothing without a task (kcp/wire/http.py says how)."""
+
     server: Server
     chain: Chain
     endpoints: Endpoints
+    _in_vain: int = 0
 
-    async def handle(self, request: Request) -> Response:
+    def at_once(self, request: Request) -> Response | None:
+        """The answer to a get of one object; None for all else and when something has to be waited for.
+
+        Where every read asks the other daemons first, as on PostgreSQL, it soon stops trying.
+        """
+        if self._in_vain >= GIVE_UP_AFTER:
+            return None
+        params, repeated = parse_query(request.query)
+        try:
+            info = request_info(request, params)
+        except ApiError:
+            return None
+        if not _is_one_object(info):
+            return None
+        response = _first_step(self._handle(self._call(request, info, params, repeated), can_wait=False))
+        if "resourceVersion" not in params:
+            self._in_vain = self._in_vain + 1 if response is None else 0
+        return response
+
+    async def __call__(self, request: Request) -> Response:
         params, repeated = parse_query(request.query)
         try:
             info = request_info(request, params)
         except ApiError as error:
             return error_response(None, error)
+        return await self._handle(self._call(request, info, params, repeated))
+
+    def _call(self, request: Request, info: RequestInfo, params: Params, repeated: Repeated) -> Call:
         call = Call(request, info, NOBODY, params=params, repeated=repeated)
         if info.is_resource:
             call.kind = self.server.catalog.by_resource(info.group, info.version, info.resource)
+        return call
+
+    async def _handle(self, call: Call, can_wait: bool = True) -> Response:
         try:
-            response = await self._answer(call)
+            response = await self._answer(call, can_wait)
             return self.chain.leave(call, response)
         finally:
             self.chain.release(call)
 
-    async def _answer(self, call: Call) -> Response:
-        """The answer, errors included. Only cancellation passes through."""
+    async def _answer(self, call: Call, can_wait: bool) -> Response:
+        """The answer, errors included. Only cancellation passes through, and what fails for want of a task."""
         try:
             await self.chain.enter(call)
             limit_s = timeout_s(call, self.server.settings.request_timeout_s)
             work = self._serve(call)
-            return await (work if limit_s is None else within(work, limit_s))
+            return await (within(work, limit_s) if can_wait and limit_s is not None else work)
         except ApiError as error:
             return error_response(call, error)
         except DeadlineExceeded:
@@ -88,6 +140,8 @@ class Application:
         except StoreError as error:
             return error_response(call, api_error(error))
         except Exception:
+            if not can_wait:
+                raise
             log.exception("request panicked", method=call.request.method, path=call.request.path)
             return error_response(call, InternalError(PANIC_TEXT))
 

@@ -2,18 +2,19 @@
 
 Namespaces, roles and bindings, priority classes, flow control, the service range and the Service `kubernetes` with its
 endpoints. Everything goes through the registry like any other write; what is already there is left alone, but for
-default roles (only added to) and the endpoints (which follow the server's address).
+default roles (only added to) and the endpoints (which follow the server's address). Where several servers share the
+store none of them writes the endpoints here: `endpoints_of` says what they should be.
 Source: k8s v1.36 pkg/controlplane/{instance,controller/*}, pkg/registry/{rbac,scheduling,flowcontrol}/rest.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kcp.api.auth.bootstrap_roles import bootstrap_objects
-from kcp.api.auth.protocol import MASTERS, UserInfo
+from kcp.api.auth.protocol import MASTERS, PEER, UserInfo
 from kcp.api.context import Call, RequestInfo, Server
 from kcp.api.documents import private_copy
 from kcp.api.options import WriteOptions
@@ -45,16 +46,23 @@ def kind_rows(kinds: Sequence[Kind]) -> list[KindRow]:
     return list(rows.values())
 
 
-async def ensure(server: Server) -> None:
-    """Make what is missing. Idempotent; costs little when everything is there."""
+async def ensure(server: Server, *, shared: bool = False) -> None:
+    """Make what is missing. Idempotent; costs little when everything is there.
+
+    `shared`: other servers use this store too.
+    """
     server.store.register(kind_rows(server.catalog.kinds()))
     for name in NAMESPACES:
         await _ensure(server, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    for obj in bootstrap_objects():
+    for obj in [*bootstrap_objects(), *(_peer_roles() if shared else ())]:
         await _ensure(server, obj, _add_rules)
     for obj in [*_priority_classes(), *_priority_levels(), *_flow_schemas()]:
         await _ensure(server, obj)
     await _ensure_network(server)
+    if not shared:
+        own = (server.settings.external_address, server.settings.external_port)
+        for obj in endpoints_of([own]):
+            await _ensure(server, obj, following_addresses)
 
 
 def _write(server: Server, obj: Json) -> Write:
@@ -256,8 +264,6 @@ async def _ensure_network(server: Server) -> None:
     }
     await _ensure(server, cidr)
     await _ensure(server, _kubernetes_service(server))
-    for obj in _endpoints(server):
-        await _ensure(server, obj, _following_address)
 
 
 def _kubernetes_service(server: Server) -> Json:
@@ -279,40 +285,95 @@ def _kubernetes_service(server: Server) -> Json:
     }
 
 
-def _endpoints(server: Server) -> list[Json]:
-    """Endpoints and EndpointSlice of the Service `kubernetes`; none while the server is only reachable by loopback."""
-    address, port = server.settings.external_address, server.settings.external_port
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
+def _peer_roles() -> list[Json]:
+    """What `PEER` may: nothing but what the server that passes a request on has allowed its user already."""
+    group, name = "rbac.authorization.k8s.io", "kcp:peer"
+    rules = [{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}]
+    head: Json = {
+        "apiVersion": f"{group}/v1",
+        "metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
+        },
+    }
+    binding = {
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": PEER.name}],
+    }
+    return [
+        {**head, "kind": "ClusterRole", "rules": rules},
+        {**head, "kind": "ClusterRoleBinding", **binding},
+    ]
+
+
+def endpoints_of(servers: Iterable[tuple[str, int]]) -> list[Json]:
+    """Endpoints and EndpointSlices of the Service `kubernetes` for servers at these addresses and ports.
+
+    Servers with the same port share a subset and a slice. The slice of the lowest port is called `kubernetes`, as
+    the only one is that Kubernetes has. Empty when nobody can be reached but by loopback.
+    """
+    groups: dict[tuple[int, int], list[str]] = {}
+    for address, port in sorted(set(servers), key=lambda at: (at[1], at[0])):
+        ip = _routable(address)
+        if ip is not None:
+            groups.setdefault((ip.version, port), []).append(address)
+    if not groups:
         return []
-    if ip.is_loopback:
-        return []
+    rows = sorted(groups.items())
     metadata = {
         "name": "kubernetes",
         "namespace": "default",
         "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
     }
-    ports = [{"name": "https", "port": port, "protocol": "TCP"}]
-    endpoints = {
-        "apiVersion": "v1",
-        "kind": "Endpoints",
-        "metadata": metadata,
-        "subsets": [{"addresses": [{"ip": address}], "ports": ports}],
-    }
-    piece = {
+    subsets = [
+        {"addresses": [{"ip": ip} for ip in addresses], "ports": _ports(port)}
+        for (_, port), addresses in rows
+    ]
+    endpoints = {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": subsets}
+    slices = [
+        _slice("kubernetes" if number == 0 else f"kubernetes-v{version}-{port}", version, port, addresses)
+        for number, ((version, port), addresses) in enumerate(rows)
+    ]
+    return [endpoints, *slices]
+
+
+def _routable(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Kubernetes takes no loopback address for an endpoint."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    return None if ip.is_loopback else ip
+
+
+def _ports(port: int) -> list[Json]:
+    return [{"name": "https", "port": port, "protocol": "TCP"}]
+
+
+def _slice(name: str, version: int, port: int, addresses: Sequence[str]) -> Json:
+    return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": {**metadata, "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": f"IPv{ip.version}",
-        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
-        "ports": ports,
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": f"IPv{version}",
+        "endpoints": [{"addresses": [each], "conditions": {"ready": True}} for each in addresses],
+        "ports": _ports(port),
     }
-    return [endpoints, piece]
 
 
-def _following_address(wanted: Json, found: Json) -> Json | None:
-    fields = ("subsets", "endpoints", "ports", "addressType")
+def following_addresses(wanted: Json, found: Json) -> Json | None:
+    """What the endpoints should become; None when they are right.
+
+    None too for a slice of the other IP family: it cannot change, only be made anew.
+    """
+    fields = ("subsets", "endpoints", "ports")
+    if wanted.get("addressType") != found.get("addressType"):
+        return None
     if all(wanted.get(field) == found.get(field) for field in fields):
         return None
     return {**found, **{field: wanted[field] for field in fields if field in wanted}}

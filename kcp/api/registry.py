@@ -246,13 +246,22 @@ def authorize_create(write: Write, name: str) -> None:
     raise Forbidden.of(kind.group, kind.plural, name, f"{why}: {reason}" if reason else why)
 
 
+def _refuse_revision(write: Write, text: str) -> None:
+    """What is created has no revision yet. A POST, other than an update that creates, ignores what is no number at all.
+
+    Source: k8s v1.36 apiserver/pkg/storage/etcd3/store.go Create, apiserver/pkg/registry/generic/registry/store.go Update.
+    """
+    is_number = text.isascii() and text.isdigit() and int(text) < 2**64
+    if (is_number or write.call.info.verb in ("update", "patch")) and object_revision(text):
+        raise ApiError("resourceVersion should not be set on objects to be created")
+
+
 def draft(write: Write, obj: Json) -> Json:
     """The object as it will be created, but for a generated name: a private copy goes in, admission has its say."""
     kind, strategy, server = write.kind, write.kind.strategy, write.server
     metadata = obj["metadata"]
     match_namespace(write, metadata)
-    if object_revision(metadata.get("resourceVersion") or ""):
-        raise ApiError("resourceVersion should not be set on objects to be created")
+    _refuse_revision(write, metadata.get("resourceVersion") or "")
     for field in _SERVER_SET:
         metadata.pop(field, None)
     strategy.default(obj)

@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import anyio
 import attrs
 import orjson
 
@@ -34,6 +33,7 @@ from kcp.machinery.document import Document
 from kcp.machinery.errors import Expired
 from kcp.machinery.watch import INITIAL_EVENTS_END, WatchEvent
 from kcp.store.protocol import Event, Op, Record, Store
+from kcp.wire.deadline import Bell
 
 RING = 4096
 """Events kept per resource for watches that resume."""
@@ -134,7 +134,7 @@ class _Watcher:
         """Everything up to here was handed out, or does not concern this watch."""
         self.lagging = False
         self.closed = False
-        self.wake = anyio.Event()
+        self.wake = Bell()
 
     def offer(self, shared: _Shared) -> bool:
         """Take the event if it concerns this watch. True when there is something new to hand out."""
@@ -285,7 +285,7 @@ class WatchCaches:
         for resource in self._resources.values():
             for watcher in resource.watchers.all():
                 watcher.closed = True
-                watcher.wake.set()
+                watcher.wake.ring()
 
     def watchers(self) -> int:
         """How many watches are open, for metrics and tests."""
@@ -314,7 +314,7 @@ class WatchCaches:
                 if watcher.offer(shared):
                     woken[watcher] = None
         for watcher in woken:
-            watcher.wake.set()
+            watcher.wake.ring()
 
     def watch(self, request: WatchRequest) -> Watch:
         """The watch as batches of events in order, until its timeout or the server drains."""
@@ -431,11 +431,8 @@ class Watch:
         return watcher.closed or self._caches._draining or self._caches._clock.monotonic() >= self._ends
 
     async def _sleep(self, watcher: _Watcher) -> None:
-        if watcher.wake.is_set():
-            watcher.wake = anyio.Event()
         until = min(self._ends, self._bookmark_at) if self._request.bookmarks else self._ends
-        with anyio.move_on_after(max(0.0, until - self._caches._clock.monotonic())):
-            await watcher.wake.wait()
+        await watcher.wake.wait(max(0.0, until - self._caches._clock.monotonic()))
 
     async def _catch_up(self, watcher: _Watcher) -> Sequence[WatchEvent]:
         """One step from `watcher.rv` towards the present: a page of the log, or at last the ring. May be empty."""

@@ -9,17 +9,14 @@ import orjson
 
 from kcp.base.clock import SystemClock, moment
 from kcp.cli.options import log_options, one_line_errors
+from kcp.cli.refusal_lines import refusal_lines
 from kcp.cli.tables import aligned
 from kcp.replay.explaining import Explained, explain_pod
 from kcp.replay.incident import Incident
-from kcp.scheduler.explain import NodeVerdict, Refusal
+from kcp.scheduler.explain import NodeVerdict
 from kcp.store.query import parse_at
 
 Json = dict[str, Any]
-_BINARY = (("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10))
-_IN_BYTES = ("memory", "ephemeral-storage", "hugepages-")
-MAX_HOLDERS = 20
-"""How many of the pods that hold a resource are named."""
 
 
 @click.command("explain")
@@ -108,13 +105,16 @@ def _why(found: Explained, verdict: NodeVerdict) -> str:
         scored = [f"{plugin} {score}" for plugin, score in verdict.scores.items() if score]
         return ", ".join(scored) if verdict.total is not None else _unscored(found)
     first = verdict.refusals[0]
-    numbers = "; ".join(_numbers(first, only_short=True))
-    return f"{first.plugin}: {', '.join(first.reasons)}" + (f" ({numbers})" if numbers else "")
+    numbers = "; ".join(refusal_lines(first, only_short=True))
+    reasons = ", ".join(first.reasons) or "no reason given"
+    return f"{first.plugin}: {reasons}" + (f" ({numbers})" if numbers else "")
 
 
 def _unscored(found: Explained) -> str:
     if found.nominated:
         return f"passes every filter, but the pod is nominated to {found.nominated}"
+    if found.explanation.enough:
+        return f"passes every filter, but {found.explanation.enough} other nodes were enough to choose from"
     return "passes every filter, but not beside the pods that are nominated to it"
 
 
@@ -123,47 +123,13 @@ def _detail(found: Explained, verdict: NodeVerdict) -> str:
     for refusal in verdict.refusals:
         hopeless = "; removing pods would not help" if refusal.unresolvable else ""
         lines.append(f"    {refusal.plugin} refuses: {', '.join(refusal.reasons)}{hopeless}")
-        lines += [f"        {line}" for line in _numbers(refusal, only_short=False)]
+        lines += [f"        {line}" for line in refusal_lines(refusal, only_short=False)]
     if not verdict.refusals and verdict.total is None:
         lines.append(f"    {_unscored(found)}")
     lines += [f"    {plugin:<32}{score:>6}" for plugin, score in verdict.scores.items()]
     if verdict.total is not None:
         lines.append(f"    {'total':<32}{verdict.total:>6}")
     return "\n".join(lines)
-
-
-def _numbers(refusal: Refusal, *, only_short: bool) -> list[str]:
-    """What stands in the details of a refusal, a line each; `only_short`: just the resources that are short."""
-    found = []
-    for name, detail in refusal.details.items():
-        if name == "taint":
-            value = f"={detail['value']}" if detail.get("value") else ""
-            found.append(f"taint {detail['key']}{value}:{detail['effect']}")
-        elif name == "pods":
-            if not only_short or detail["running"] >= detail["allowed"]:
-                found.append(f"pods: {detail['running']} of {detail['allowed']}")
-        elif not only_short or detail["needs"] > detail["free"]:
-            needs, free, all_ = (_amount(name, detail[part]) for part in ("needs", "free", "allocatable"))
-            found.append(f"{name}: needs {needs}, free {free} of {all_}")
-            if not only_short:
-                found += _holders(detail["held by"])
-    return found
-
-
-def _holders(pods: list[str]) -> list[str]:
-    more = f" and {len(pods) - MAX_HOLDERS} more" if len(pods) > MAX_HOLDERS else ""
-    return [f"    held by {', '.join(pods[:MAX_HOLDERS])}{more}"] if pods else []
-
-
-def _amount(resource: str, amount: int) -> str:
-    """As people write quantities. The scheduler counts cpu in thousandths, all else in units."""
-    if resource == "cpu":
-        return f"{amount}m" if amount % 1000 else str(amount // 1000)
-    if resource.startswith(_IN_BYTES):
-        for suffix, size in _BINARY:
-            if amount and amount % size == 0:
-                return f"{amount // size}{suffix}"
-    return str(amount)
 
 
 def _document(found: Explained, verdicts: list[NodeVerdict]) -> Json:

@@ -45,3 +45,4 @@ def command(file: Path, first_rv: int, last_rv: int | None, redact: bool, source
         )
     masked = f", {done.redacted} Secrets redacted" if done.redacted else ""
     click.echo(f"{file}: {done.events} events, revisions {done.base_rv + 1} to {done.last_rv}{masked}")
+    click.echo(f"history checksum {done.checksum}")

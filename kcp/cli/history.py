@@ -11,6 +11,7 @@ from kcp.base.clock import moment
 from kcp.cli.options import log_options, one_line_errors
 from kcp.store import history
 from kcp.store.history import Version
+from kcp.store.redaction import is_untold
 
 MAX_FIELDS = 8
 """How many changed fields of one version are listed without --all-fields."""
@@ -33,11 +34,16 @@ def command(
         found = history.versions(
             connection, resource, namespace if namespaced else "", name, limit=limit, noise=all_fields
         )
+        begins = history.begins_at(connection)
+    before = f"history before revision {begins} was dropped"
     if not found:
-        raise click.ClickException(f'{resource} "{name}" has no history here')
+        more = f": {before}" if begins else ""
+        raise click.ClickException(f'{resource} "{name}" has no history here{more}')
     if form == "json":
         click.echo(orjson.dumps([_document(v) for v in found], option=orjson.OPT_INDENT_2).decode())
         return
+    if found[0].rv <= begins:
+        click.echo(f"({before})")
     for version in found:
         click.echo(_text(version, all_fields))
 
@@ -60,13 +66,20 @@ def _text(version: Version, all_fields: bool) -> str:
     actor = version.username or "?"
     through = f" through {version.manager}" if version.manager else ""
     because = f", decision {version.decision_id}" if version.decision_id else ""
-    lines = [f"rv {version.rv}  {when}  {version.verb} by {actor}{through}{because}"]
+    purged = _why_unknown(version) if version.purged else ""
+    lines = [f"rv {version.rv}  {when}  {version.verb} by {actor}{through}{because}{purged}"]
     if version.verb == "changed":
         shown = version.changes if all_fields else version.changes[:MAX_FIELDS]
         lines += [f"    {change}" for change in shown]
         if len(shown) < len(version.changes):
             lines.append(f"    … and {len(version.changes) - len(shown)} more fields")
     return "\n".join(lines)
+
+
+def _why_unknown(version: Version) -> str:
+    if is_untold(version.object):
+        return " (untold: the source of this import has no body of it)"
+    return " (purged: what it said is gone)"
 
 
 def _document(version: Version) -> dict[str, object]:
@@ -81,4 +94,5 @@ def _document(version: Version) -> dict[str, object]:
         "decision": version.decision_id,
         "uid": version.uid,
         "changes": [str(change) for change in version.changes],
+        **({("untold" if is_untold(version.object) else "purged"): True} if version.purged else {}),
     }

@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 from collections.abc import Sequence
 
 import click
 
 from kcp import __version__
 
-COMMANDS = {
-    "up": "Run a control plane in the foreground.",
-    "sql": "Query the log: objects now, at any moment, and everything that changed them.",
-    "history": "Who changed an object, what, and when.",
-    "explain": "Why a pod was put on its node, or on none: every node, every plugin, with numbers.",
-    "export": "Write an incident log: one file that replays elsewhere.",
-    "replay": "Re-make every recorded decision of an incident log and compare.",
-    "simulate": "Run a whole made-up cluster from a seed, in virtual time.",
+SECTIONS = {
+    "Run": {
+        "up": "Run a control plane in the foreground.",
+        "controller-manager": "Run the controllers apart, against any Kubernetes API server.",
+        "scheduler": "Run the scheduler apart, against any Kubernetes API server.",
+        "simulate": "Run a whole made-up cluster from a seed, in virtual time.",
+    },
+    "Ask the log": {
+        "sql": "Query the log: objects now, at any moment, and everything that changed them.",
+        "history": "Who changed an object, what, and when.",
+        "why": "Why an object is as it is, or gone: each step back to who asked for it.",
+        "explain": "Why a pod was put on its node, or on none: every node, every plugin, with numbers.",
+    },
+    "Incidents": {
+        "export": "Write an incident log: one file that replays elsewhere.",
+        "replay": "Re-make every recorded decision of an incident log and compare.",
+    },
+    "Look after the log": {
+        "backup": "Copy all of a log into one file, beside a running daemon or not.",
+        "restore": "Make a new log from a backup, as of any revision or time.",
+        "import": "Make a new log from an export, or from what another Kubernetes left: audit logs, etcd, watches.",
+        "check": "Is a log whole? Names what is damaged, prints the checksum of its history.",
+        "seal": "Move old events to parquet files; drop those that nobody needs any more.",
+        "purge": "Remove what the past versions of one object said.",
+        "rebuild-facts": "Make the facts tables again from the events.",
+    },
 }
 """Every command and its line in `kcp --help`; the module of the same name in this package defines `command`."""
+
+COMMANDS = {name: text for rows in SECTIONS.values() for name, text in rows.items()}
+
+
+def module_of(name: str) -> str:
+    """`rebuild-facts` is defined in rebuild_facts.py, `import` in import_.py."""
+    module = name.replace("-", "_")
+    return f"kcp.cli.{module}_" if keyword.iskeyword(module) else f"kcp.cli.{module}"
 
 
 class Commands(click.Group):
@@ -32,14 +59,14 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"kcp.cli.{cmd_name}")
-        command: click.Command = module.command
+        command: click.Command = importlib.import_module(module_of(cmd_name)).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for title, rows in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(rows.items()))
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,28 +15,57 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def log_options(function: F) -> F:
     """`--data DIR` or `--store URL`: which log to read; both arrive as one argument `source`."""
+    data = "Data directory of a daemon, or the file of a log.  [default: .kcp]"
+    return _place("source", ".kcp", data, "URL of the event log, instead of --data.")(function)
 
+
+def new_log_options(function: F) -> F:
+    """`--data DIR` or `--store URL`: where to make a log; both arrive as one argument `target`, "" for neither."""
+    data = "Data directory, or file, of the new log; it must hold none."
+    return _place("target", "", data, "URL of an empty database for the new log, instead of --data.")(
+        function
+    )
+
+
+def _place(name: str, default: str, data: str, store: str) -> Callable[[F], F]:
     def chosen(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
         del parameter
         if value:
-            ctx.params["source"] = value
-        ctx.params.setdefault("source", ".kcp")
+            ctx.params[name] = value
+        ctx.params.setdefault(name, default)
         return None
 
-    for flags, help_ in (
-        (("--store",), "URL of the event log, instead of --data."),
-        (("--data", "-d"), "Data directory of a daemon, or the file of a log.  [default: .kcp]"),
-    ):
-        option = click.option(
-            *flags,
-            metavar="PLACE",
-            expose_value=False,
-            callback=chosen,
-            help=help_,
-            envvar="KCP_DATA" if "--data" in flags else None,
-        )
-        function = option(function)
-    return function
+    def decorate(function: F) -> F:
+        for flags, help_ in ((("--store",), store), (("--data", "-d"), data)):
+            option = click.option(
+                *flags,
+                metavar="PLACE",
+                expose_value=False,
+                callback=chosen,
+                help=help_,
+                envvar="KCP_DATA" if "--data" in flags else None,
+            )
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def given(target: str) -> str:
+    """Raises UsageError for a place that was not said."""
+    if not target:
+        raise click.UsageError("Say where the new log is to be: --data DIR or --store URL.")
+    return target
+
+
+def size(count_bytes: int) -> str:
+    """`512 B`, `3.4 MiB`."""
+    shown = float(count_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if shown < 1024 or unit == "GiB":
+            break
+        shown /= 1024
+    return f"{shown:.0f} {unit}" if unit == "B" else f"{shown:.1f} {unit}"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kcp.base import logs
 from kcp.base.clock import SystemClock
 from kcp.cli.options import one_line_errors
+from kcp.replay.coverage import Total
 from kcp.replay.exploration import Scenario, explore
 from kcp.replay.faults import KINDS, rates
 from kcp.replay.shrink import MAX_RUNS, Budget, shrink
@@ -20,6 +21,8 @@ from kcp.replay.simulation import NODES, Run
 
 FAILED = 1
 SHOWN_VIOLATIONS = 5
+SEVERAL = 8
+"""Of many seeds each so-manieth has two daemons."""
 
 
 @click.command("simulate")
@@ -39,6 +42,12 @@ SHOWN_VIOLATIONS = 5
 )
 @click.option(
     "--nodes", type=click.IntRange(0, 1000), default=NODES, show_default=True, help="Simulated nodes."
+)
+@click.option(
+    "--daemons",
+    type=click.IntRange(1, 5),
+    metavar="N",
+    help="So many control planes on one log, electing who acts.  [default: 1; with --seeds every eighth has 2]",
 )
 @click.option(
     "--faults",
@@ -65,6 +74,7 @@ def command(
     case: Path | None,
     minutes: float,
     nodes: int,
+    daemons: int | None,
     faults: str,
     out: Path | None,
     save: Path | None,
@@ -80,14 +90,21 @@ def command(
         rates(faults)
         if seeds is not None:
             first = seed if seed is not None else 1
-            failures = _many([Scenario(n, minutes, nodes, faults) for n in range(first, first + seeds)], save)
+            numbers = range(first, first + seeds)
+            failures = _many(
+                [Scenario(n, minutes, nodes, faults, daemons=daemons or _of(n)) for n in numbers], save
+            )
         else:
-            scenario = Scenario(seed if seed is not None else 1, minutes, nodes, faults)
+            scenario = Scenario(seed if seed is not None else 1, minutes, nodes, faults, daemons=daemons or 1)
             if case is not None:
                 scenario = Scenario.load(case.read_bytes())
             failures = _one(scenario, out, save, shrink_to, verbose)
     if failures:
         sys.exit(FAILED)
+
+
+def _of(seed: int) -> int:
+    return 2 if seed % SEVERAL == 0 else 1
 
 
 def _one(
@@ -100,6 +117,8 @@ def _one(
     if verbose:
         for line in (*run.said, *run.fired):
             click.echo(f"  {line}")
+        for name, count in run.coverage.controllers:
+            click.echo(f"  {name} acted {count} times")
     if not run.violations:
         return 0
     _save(save, scenario, run)
@@ -120,13 +139,14 @@ def _many(scenarios: list[Scenario], save: Path | None) -> int:
         disable=not sys.stderr.isatty(),
         transient=True,
     )
-    failures, events, decisions, virtual_s = 0, 0, 0, 0.0
+    failures, events, decisions, virtual_s, total = 0, 0, 0, 0.0, Total()
     with bar:
         task = bar.add_task("simulating", total=len(scenarios))
         for scenario, run in explore(scenarios, cpu_count()):
             bar.advance(task)
             events, decisions = events + run.events, decisions + run.decisions
             virtual_s += run.virtual_s
+            total.add(run.coverage, run.digest)
             if run.violations:
                 failures += 1
                 bar.update(task, description=f"simulating, {failures} failed")
@@ -137,6 +157,7 @@ def _many(scenarios: list[Scenario], save: Path | None) -> int:
         f"{len(scenarios)} seeds, {len(scenarios) - failures} held; {events} events, {decisions} decisions, "
         f"{virtual_s / 3600:.1f} virtual hours in {took_s:.0f} s"
     )
+    click.echo(str(total))
     return failures
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import click
 
 from kcp.base.clock import SystemClock
 from kcp.cli.options import log_options, one_line_errors
 from kcp.cli.tables import FORMATS, render
 from kcp.store.query import Session
-
-PROMPT = "kcp> "
 
 
 @click.command("sql")
@@ -29,41 +30,33 @@ PROMPT = "kcp> "
 )
 @log_options
 def command(query: str | None, form: str, at: str | None, source: str) -> None:
-    """Run QUERY and print its rows; without QUERY, ask for statements until Ctrl-D.
+    """Run QUERY and print its rows; without QUERY, ask for statements until Ctrl-D, or take them from a pipe.
 
     \b
     Views: pods, nodes, deployments … (one per kind) and state show one moment (now, or --at);
            history has every change; decisions says why controllers did what they did.
+    At the prompt a statement ends with ; Tab completes names, .help lists a few words more.
     """
-    with one_line_errors(), Session(source, SystemClock(), at=at) as session:
+
+    def session(moment: str | None) -> Session:
+        return Session(source, SystemClock(), at=moment)
+
+    with one_line_errors():
         if query is not None:
-            click.echo(render(session.run(query), form))
+            with session(at) as opened:
+                click.echo(render(opened.run(query), form))
             return
-        _interactive(session, form)
+        _ask(session, at, form)
 
 
-def _interactive(session: Session, form: str) -> None:
-    """A prompt with completion of table and column names."""
-    import readline
+def _ask(session: Callable[[str | None], Session], at: str | None, form: str) -> None:
+    from kcp.cli.prompt import Prompt, interact, run_script
 
-    names = session.names()
-    words = sorted({*names, *(column for columns in names.values() for column in columns)})
-
-    def complete(text: str, state: int) -> str | None:
-        matching = [word for word in words if word.startswith(text)]
-        return matching[state] if state < len(matching) else None
-
-    readline.set_completer(complete)
-    readline.parse_and_bind("tab: complete")
-    while True:
-        try:
-            line = input(PROMPT)
-        except (EOFError, KeyboardInterrupt):
-            click.echo()
-            return
-        if not line.strip():
-            continue
-        try:
-            click.echo(render(session.run(line.rstrip().rstrip(";")), form))
-        except Exception as error:  # noqa: BLE001 - any failure of one statement leaves the prompt alive
-            click.echo(f"Error: {error}", err=True)
+    prompt = Prompt(session, at, form)
+    try:
+        if sys.stdin.isatty():
+            interact(prompt)
+        else:
+            run_script(prompt, sys.stdin.read())
+    finally:
+        prompt.close()

@@ -30,6 +30,11 @@ SETTINGS_FILE = "kcp.toml"
 @click.option(
     "--nodes", type=click.IntRange(0, 20_000), metavar="N", help="Simulated nodes to run.  [default: 0]"
 )
+@click.option(
+    "--components",
+    metavar="NAMES",
+    help="What runs in this process: api, controllers, scheduler, nodes.  [default: all]",
+)
 @click.option("--node-cpu", metavar="QUANTITY", help="CPUs of each simulated node.  [default: 4]")
 @click.option("--node-memory", metavar="QUANTITY", help="Memory of each simulated node.  [default: 16Gi]")
 @click.option(
@@ -39,11 +44,33 @@ SETTINGS_FILE = "kcp.toml"
     help="Pods of each simulated node.  [default: 110]",
 )
 @click.option(
+    "--scheduler-config",
+    metavar="FILE",
+    help="A KubeSchedulerConfiguration.  [default: the default profile]",
+)
+@click.option(
     "--api-history",
     "api_history_s",
     type=float,
     metavar="SECONDS",
     help="How long old revisions are served.  [default: 300]",
+)
+@click.option(
+    "--seal-after",
+    "seal_after_s",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="When events move to parquet files; 0: never.  [default: 86400, with kcp[archive]]",
+)
+@click.option(
+    "--history-retention",
+    "history_retention_s",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="When sealed history is dropped for ever.  [default: 0, never]",
+)
+@click.option(
+    "--archive", metavar="DIR", help="Folder of the sealed files.  [default: archive beside the log]"
 )
 @click.option(
     "--log-level", type=click.Choice(("debug", "info", "warning", "error")), help="[default: warning]"

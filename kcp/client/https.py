@@ -9,14 +9,18 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
 import attrs
 
 from kcp.client.credentials import Credentials, StaticCredentials
 from kcp.client.transport import Unreachable
+from kcp.machinery import fence
 from kcp.machinery.errors import Timeout
 from kcp.wire.connect import ConnectError, Pool, RequestTimeout, Target
 from kcp.wire.http import Request, Response
 
+CONCURRENCY = 32
+"""Requests under way at once, watches and logs apart; as many as the pool keeps connections for."""
 _YES = ("true", "1")
 _TOO_SLOW = (
     "the server was unable to return a response in the time allotted, but may still be processing the request"
@@ -35,7 +39,10 @@ def target_of(url: str, tls: ssl.SSLContext | None, server_name: str = "") -> Ta
 
 
 class HttpsTransport:
-    """Requests to one server. A path in the server's URL is put in front of every request's."""
+    """Requests to one server. A path in the server's URL is put in front of every request's.
+
+    Beyond `concurrency` requests wait their turn, first come, first served; that counts as part of their time.
+    """
 
     in_process = False
 
@@ -48,6 +55,7 @@ class HttpsTransport:
         user_agent: str = "kcp",
         impersonate: dict[str, str] | None = None,
         tls_for: Callable[[tuple[str, str]], ssl.SSLContext] | None = None,
+        concurrency: int = CONCURRENCY,
     ) -> None:
         self.target = target
         self.credentials = credentials or StaticCredentials()
@@ -57,10 +65,13 @@ class HttpsTransport:
         self._tls_for = tls_for
         self._pair: tuple[str, str] | None = None
         self._pool = Pool()
+        self._turns = anyio.Semaphore(concurrency, fast_acquire=True)
 
     async def request(self, request: Request, timeout_s: float) -> Response:
         stream = streams(request)
-        response = await self._send(request, timeout_s, stream)
+        response = await (
+            self._send(request, timeout_s, stream) if stream else self._in_turn(request, timeout_s)
+        )
         if response.status == 401:
             self.credentials.rejected()
         if stream and response.status >= 400 and response.stream is not None:
@@ -69,6 +80,20 @@ class HttpsTransport:
             response.stream = _translated(response.stream)
         return response
 
+    async def _in_turn(self, request: Request, timeout_s: float) -> Response:
+        if self._turns.value == 0:
+            try:
+                with anyio.fail_after(timeout_s):
+                    await self._turns.acquire()
+            except TimeoutError as error:
+                raise Timeout(_TOO_SLOW) from error
+        else:
+            self._turns.acquire_nowait()
+        try:
+            return await self._send(request, timeout_s, False)
+        finally:
+            self._turns.release()
+
     async def _send(self, request: Request, timeout_s: float, stream: bool) -> Response:
         headers = {
             "user-agent": self.user_agent,
@@ -76,6 +101,8 @@ class HttpsTransport:
             **await self.credentials.headers(),
             **request.headers,
         }
+        if isinstance(request.fence, fence.LeaseFence):
+            headers[fence.HEADER] = request.fence.header()
         self._follow_certificate()
         out = Request(request.method, self.prefix + request.path, request.query, headers, request.body)
         try:

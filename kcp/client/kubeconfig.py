@@ -215,10 +215,20 @@ def in_cluster(directory: Path = SERVICE_ACCOUNT) -> Kubeconfig:
 
 
 def connect(
-    config: Kubeconfig, *, context: str = "", clock: Clock | None = None, user_agent: str = "kcp"
+    config: Kubeconfig,
+    *,
+    context: str = "",
+    clock: Clock | None = None,
+    user_agent: str = "kcp",
+    credentials: Credentials | None = None,
 ) -> HttpsTransport:
-    """A transport for a context. Nothing is sent yet. Raises KubeconfigError."""
+    """A transport for a context. Nothing is sent yet. Raises KubeconfigError.
+
+    `credentials` stand in for all that the context's user has, its client certificate and impersonation included.
+    """
     cluster, user = config.cluster_and_user(context)
+    if credentials is not None:
+        user = User()
     if cluster.proxy_url:
         raise KubeconfigError("proxy-url is not supported")
     if not cluster.server:
@@ -231,7 +241,7 @@ def connect(
         raise KubeconfigError(str(error)) from error
     return HttpsTransport(
         target,
-        _credentials(cluster, user, clock or SystemClock()),
+        credentials or _credentials(cluster, user, clock or SystemClock()),
         prefix=urlsplit(cluster.server).path if not target.unix_path else "",
         user_agent=user_agent,
         impersonate=dict(user.impersonate),

@@ -23,6 +23,7 @@ from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.client.client import Client
 from kcp.machinery.errors import ApiError, NotFound
+from kcp.machinery.fence import LeaseFence
 from kcp.machinery.times import format_micro_time
 
 log = structlog.get_logger()
@@ -32,21 +33,6 @@ Json = dict[str, Any]
 LEASES = "leases.coordination.k8s.io"
 JITTER_FACTOR = 1.2
 LEASE_DURATION_S, RENEW_DEADLINE_S, RETRY_PERIOD_S = 15.0, 10.0, 2.0
-
-
-@attrs.frozen(slots=True)
-class LeaseFence:
-    """A leader's claim, as `Request.fence` carries it: this Lease (by uid), held by me, in this epoch.
-
-    The server holds it against the Lease and then has the write checked in its own transaction. `epoch` is
-    spec.leaseTransitions; the uid belongs to the claim because a Lease that was made anew starts again at 0.
-    """
-
-    namespace: str
-    name: str
-    uid: str
-    holder: str
-    epoch: int
 
 
 @attrs.frozen

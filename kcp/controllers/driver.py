@@ -100,7 +100,8 @@ class ControllerRun:
     _memos: dict[str, Json] = attrs.field(factory=dict)
     _barriers: dict[str, dict[str, int]] = attrs.field(factory=dict)
     _uncertain: dict[str, list[str]] = attrs.field(factory=dict)
-    _parked: dict[str, tuple[str, int]] = attrs.field(factory=dict)
+    _parked: dict[str, tuple[str, int, float]] = attrs.field(factory=dict)
+    """By key: the cache that it waits for, up to which revision, and since when."""
     _triggers: dict[str, str] = attrs.field(factory=dict)
     _last_frontier: dict[str, int] = attrs.field(factory=dict)
     _code_hash: str = ""
@@ -265,13 +266,15 @@ class ControllerRun:
             informer = self.watched.get(resource)
             if informer is None or informer.rv >= rv:
                 continue
-            if self._parked.get(key) == (resource, rv):
+            now_s = self.clock.monotonic()
+            parked = self._parked.get(key)
+            if parked is None or parked[:2] != (resource, rv):
+                self._parked[key] = (resource, rv, now_s)
+                informer.when_rv(rv, partial(self.enqueue, key, "barrier"))
+            elif now_s - parked[2] >= BARRIER_TIMEOUT_S:
                 log.warning(
                     "cache lags behind own write", controller=self.controller.name, key=key, resource=resource
                 )
-            else:
-                self._parked[key] = (resource, rv)
-                informer.when_rv(rv, partial(self.enqueue, key, "barrier"))
             self.queue.add_after(key, BARRIER_TIMEOUT_S)
             return True
         self._barriers.pop(key, None)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import attrs
@@ -36,26 +36,31 @@ from kcp.base.backoff import Backoff
 from kcp.base.certs import Authority, generate_key, private_key_pem
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
+from kcp.base.settings import host_name
 from kcp.base.tasks import restart_with_backoff
 from kcp.client.cache.shared_informer import InformerFactory
 from kcp.client.client import Client
-from kcp.client.recorder import EventRecorder, EventType
+from kcp.client.recorder import EventRecorder
 from kcp.client.transport import InProcessTransport, Transport
 from kcp.client.workqueue.rate_limiting import RateLimitingQueue, controller_rate_limiter
-from kcp.controllers import effects as fx
 from kcp.controllers.driver import ControllerRun
 from kcp.controllers.execute import External
 from kcp.controllers.sources import Controller
 from kcp.controllers.table import CONTROLLERS
+from kcp.controlplane.api_servers import ApiServers, Identity
+from kcp.controlplane.controller_manager import effect_writer
 from kcp.controlplane.election import Election, Turn
+from kcp.controlplane.kube_scheduler import event_writer
 from kcp.controlplane.providers import providers
 from kcp.controlplane.sink import LogSink
 from kcp.controlplane.token_tracking import TokenTracking
 from kcp.node.fleet import Fleet, NodeSpec, recorders
+from kcp.scheduler.profiles import Configuration
 from kcp.scheduler.scheduler import Scheduler
 from kcp.store.log import DECISIONS_PER_LIFE
 from kcp.store.protocol import Input, Store
 from kcp.wire.http import Handler
+from kcp.wire.server import address
 
 Json = dict[str, Any]
 log = structlog.get_logger()
@@ -67,13 +72,14 @@ ALONE = Turn()
 ADMIN = UserInfo("kubernetes-admin", groups=("kubeadm:cluster-admins", ALL_AUTHENTICATED))
 
 
+NODES_LEASE = "kcp-simulated-nodes"
 Component = Callable[[anyio.Event, Turn], Awaitable[None]]
 """Sets the event once it is put together; runs until its turn is over, which cancels it."""
 
 CANDIDATES = {
     "kube-controller-manager": (CONTROLLER_MANAGER, "kube-controller-manager"),
     "kube-scheduler": (SCHEDULER, "kube-scheduler"),
-    "simulated-nodes": (bootstrap.IDENTITY, "kcp-simulated-nodes"),
+    "simulated-nodes": (bootstrap.IDENTITY, NODES_LEASE),
 }
 """Who holds which Lease for a component. For the nodes it is the daemon itself: theirs is no role of Kubernetes."""
 
@@ -110,9 +116,16 @@ class ClusterOptions:
     node_pods: int = 110
     controllers: tuple[Controller, ...] = CONTROLLERS
     scheduler: bool = True
+    scheduler_configuration: Configuration = attrs.field(factory=Configuration)
     controller_settings: Mapping[str, Mapping[str, Any]] = {}
     election: Election | None = None
     """Makes this one of several daemons on the log; None: it is alone there, and every component just runs."""
+    peer_address: str = ""
+    """HOST:PORT where the other daemons reach this one; empty means where everybody does."""
+    host: str = ""
+    """The machine's name among the daemons; empty: what it calls itself."""
+    sealing: Callable[[], Awaitable[None]] | None = None
+    """Moves old events out of the hot table, in one daemon at a time."""
     wrap_transport: Callable[[InProcessTransport], Transport] = lambda transport: transport
     """Puts something between every component and the API: where a simulation lets requests and watches fail."""
 
@@ -146,6 +159,8 @@ class Cluster:
     scheduler: Scheduler | None = None
     scheduler_seed: int = 0
     fleet: Fleet | None = None
+    api_servers: ApiServers | None = attrs.field(init=False)
+    """The daemons on this log; None when there is but one."""
     _components: dict[str, anyio.CancelScope] = attrs.field(factory=dict)
     _streams: dict[str, int] = attrs.field(factory=dict)
 
@@ -157,6 +172,7 @@ class Cluster:
 
     def __attrs_post_init__(self) -> None:
         self.informers = self._new_informers()
+        self.api_servers = self._api_servers()
         authority = self.options.authority or Authority.create(
             "kubernetes", self.clock, self.entropy.stream("signer")
         )
@@ -171,6 +187,19 @@ class Cluster:
         """A client with that identity, through the same door as everyone; its writes hold while the turn does."""
         transport = InProcessTransport(self.handler, user, user_agent)
         return Client(self.options.wrap_transport(transport), self.catalog, fence=turn.fence)
+
+    def _api_servers(self) -> ApiServers | None:
+        if self.options.election is None:
+            return None
+        settings = self.options.server
+        endpoint = address(settings.external_address, settings.external_port)
+        me = Identity(
+            self.options.election.identity,
+            self.options.host or host_name(),
+            self.options.peer_address or endpoint,
+            endpoint,
+        )
+        return ApiServers(self.client(bootstrap.IDENTITY, bootstrap.MANAGER), me, self.clock)
 
     def _stream(self, name: str) -> Entropy:
         """A component's chance; another one after each restart, or what it names would bear the names of before."""
@@ -192,7 +221,7 @@ class Cluster:
             writing = anyio.CancelScope(shield=True)
             group.start_soon(self._write, writing)
             try:
-                await bootstrap.ensure(self.server)
+                await bootstrap.ensure(self.server, shared=self.api_servers is not None)
                 async with anyio.create_task_group() as components:
                     await self._start(components)
                     task_status.started()
@@ -210,11 +239,20 @@ class Cluster:
             self.server.extras["token_tracking"].run, self.client(bootstrap.IDENTITY, bootstrap.MANAGER)
         )
         group.start_soon(self._forever, "token tracking", tracking)
-        parts: list[tuple[str, Component]] = [("kube-controller-manager", self._run_controllers)]
+        if self.api_servers is not None:
+            await self.api_servers.look()
+            group.start_soon(self._forever, "api servers", self.api_servers.run)
+        parts: list[tuple[str, Component]] = []
+        if self.options.controllers:
+            parts.append(("kube-controller-manager", self._run_controllers))
+        else:
+            self._note_start()
         if self.options.scheduler:
             parts.append(("kube-scheduler", self._run_scheduler))
         if self.options.nodes:
             parts.append(("simulated-nodes", self._run_nodes))
+        if self.options.sealing is not None:
+            parts.append(("sealing", self._run_sealing))
         for name, run in parts:
             started = anyio.Event()
             group.start_soon(self._component, name, run, started)
@@ -235,34 +273,31 @@ class Cluster:
             entropy=self._stream("default-scheduler"),
         )
 
-        def write_event(
-            regarding: Json,
-            type_: str,
-            reason: str,
-            message: str,
-            action: str,
-            related: Json | None,
-        ) -> None:
-            recorder.event(
-                regarding, cast("EventType", type_), reason, message, action=action, related=related
-            )
-
         rows = self.scheduler.rows if self.scheduler is not None else {}
         self.scheduler = Scheduler(
             client,
             informers,
             self.clock,
             self.sink,
-            write_event,
+            event_writer(recorder),
             seed=self.scheduler_seed,
+            configuration=self.options.scheduler_configuration,
             epoch=turn.epoch,
             recorded=rows,
         )
         async with anyio.create_task_group() as group:
             group.start_soon(self._forever, "scheduler events", recorder.run)
             group.start_soon(self._forever, "scheduler informers", informers.run)
+            self._note_scheduler()
             started.set()
             await self.scheduler.run()
+
+    async def _run_sealing(self, started: anyio.Event, turn: Turn) -> None:
+        """Whoever lost its turn is kept out by the log's own lock."""
+        del turn
+        assert self.options.sealing is not None
+        started.set()
+        await self.options.sealing()
 
     async def _run_nodes(self, started: anyio.Event, turn: Turn) -> None:
         """The simulated nodes: each acts under its own identity, all follow one watch."""
@@ -339,16 +374,6 @@ class Cluster:
     def _controller_run(
         self, controller: Controller, recorder: EventRecorder, recorded: int, turn: Turn
     ) -> ControllerRun:
-        def write_event(effect: fx.Event) -> None:
-            recorder.event(
-                effect.regarding,
-                effect.type,
-                effect.reason,
-                effect.message,
-                action=effect.action,
-                related=effect.related,
-            )
-
         settings = dict(self.options.controller_settings.get(controller.name, {}))
         if "root_ca" in controller.settings:
             settings.setdefault("root_ca", self.options.client_ca_pem.decode())
@@ -363,7 +388,7 @@ class Cluster:
                 clock=self.clock, limiter=controller_rate_limiter(self.clock, controller.retry_base_s)
             ),
             sink=self.sink,
-            write_event=write_event,
+            write_event=effect_writer(recorder),
             resources=self.resources,
             settings=settings,
             externals=self.externals,
@@ -382,9 +407,6 @@ class Cluster:
 
     def _note_start(self) -> None:
         """What replay needs to know about this process, under the number that its decisions start with."""
-        life = self.store.epoch
-        if self.options.election is not None:
-            life = self.store.next_decision_id() // DECISIONS_PER_LIFE
         settings = {
             r.controller.name: {k: v for k, v in r.settings.items() if k != "resources"} for r in self.runs
         }
@@ -392,13 +414,26 @@ class Cluster:
             Input(
                 "start",
                 {
-                    "epoch": life,
+                    "epoch": self._life(),
                     "resources": self.resources(),
                     "settings": settings,
                     "scheduler_seed": self.scheduler_seed,
                 },
             )
         )
+
+    def _note_scheduler(self) -> None:
+        """What decides, when it is not the default: no decision of the scheduler can be made again without it."""
+        configuration = self.options.scheduler_configuration
+        if configuration.document is not None:
+            scheduler = {"configuration": configuration.document, "base": configuration.base}
+            self.store.record(Input("start", {"epoch": self._life(), "scheduler": scheduler}))
+
+    def _life(self) -> int:
+        """The number that this process's decisions start with."""
+        if self.options.election is None:
+            return self.store.epoch
+        return self.store.next_decision_id() // DECISIONS_PER_LIFE
 
 
 def resource_rows(catalog: Catalog) -> list[Json]:

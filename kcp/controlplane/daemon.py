@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import anyio
 import attrs
-from anyio.abc import TaskStatus
+import structlog
+from anyio.abc import TaskGroup, TaskStatus
 
+from kcp.api.bootstrap import IDENTITY, MANAGER
 from kcp.api.context import ServerSettings
+from kcp.api.health import Health
 from kcp.apis.semantics.facts import FACTS
 from kcp.base import memory
 from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy, SystemEntropy
+from kcp.controllers.table import CONTROLLERS
 from kcp.controlplane import pki
-from kcp.controlplane.cluster import Cluster, ClusterOptions
+from kcp.controlplane.cluster import CONTROLLER_MANAGER, NODES_LEASE, SCHEDULER, Cluster, ClusterOptions
 from kcp.controlplane.election import Election, identity
+from kcp.controlplane.node_peers import NodePeers
 from kcp.controlplane.settings import DaemonSettings
 from kcp.controlplane.shared_keys import SharedKeys, agree
+from kcp.machinery.errors import ServiceUnavailable
+from kcp.scheduler.profiles import Configuration, read_configuration
 from kcp.store.facts import projections
 from kcp.store.open import is_postgres, open_store
-from kcp.store.protocol import Store
+from kcp.store.protocol import Store, StoreError
+from kcp.store.seal import keep_sealing
 from kcp.wire.server import ServerTls, address, bind, primary_address, serve
 
+log = structlog.get_logger()
 START_TIMEOUT_S = 60.0
+APART = (
+    ("controllers", "controller-manager", CONTROLLER_MANAGER.name),
+    ("scheduler", "scheduler", SCHEDULER.name),
+)
+"""What can run apart: its name among the components, that of its kubeconfig, its user."""
 
 
 @attrs.frozen
@@ -46,6 +61,7 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
     """
     clock, entropy = SystemClock(), SystemEntropy()
     started_s = clock.monotonic()
+    policy = settings.sealing
     data_dir = Path(settings.data).absolute()
     sock = bind(settings.host, settings.port)
     try:
@@ -58,13 +74,19 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
             api_history_s=settings.api_history_s,
         )
         keys = await _keys(data_dir, host, settings, store, clock, entropy)
-        cluster = Cluster.build(store, clock, entropy, _options(settings, keys, host, port, entropy))
+        options = _options(settings, keys, host, port, entropy)
+        if policy is not None:
+            sealing = partial(keep_sealing, store, settings.store_url, clock, policy)
+            options = attrs.evolve(options, sealing=sealing)
+        cluster = Cluster.build(store, clock, entropy, options)
+        peers = _join_others(cluster, keys)
     except BaseException:
         sock.close()
         raise
     url = f"https://{address(_reachable(host), port)}"
     kubeconfig = data_dir / "kubeconfig"
     pki.write_admin_kubeconfig(kubeconfig, keys, url, clock)
+    _write_component_kubeconfigs(data_dir, keys, url, clock, settings)
 
     def announce(addresses: list[tuple[str, int]]) -> None:
         del addresses
@@ -72,9 +94,8 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
 
     async with anyio.create_task_group() as group:
         with anyio.CancelScope() as serving:
-            await group.start(_stop_on_signal, serving)
-            with anyio.fail_after(START_TIMEOUT_S):
-                await group.start(cluster.run)
+            await group.start(_stop_on_signal, serving, cluster)
+            await _start(group, cluster)
             certificate, key = keys.serving_paths
             memory.settle()
             await serve(
@@ -84,18 +105,62 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
                 on_ready=announce,
                 on_drain=cluster.server.caches.drain,
             )
+        await peers.close()
         group.cancel_scope.cancel()  # requests are drained: now the rest stops, the log's writer last
 
 
-async def _stop_on_signal(
-    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+def _write_component_kubeconfigs(
+    data_dir: Path, keys: pki.Pki, url: str, clock: Clock, settings: DaemonSettings
 ) -> None:
-    """The first signal stops in order; a second one ends the process at once. Started: signals are received."""
+    """For the components that are to run as processes of their own, under their own names."""
+    for part, name, user in APART:
+        if part not in settings.parts:
+            pki.write_kubeconfig(data_dir / f"{name}.kubeconfig", keys, url, clock, name, user)
+
+
+async def _start(group: TaskGroup, cluster: Cluster) -> None:
+    """Raises StoreError when the database went away meanwhile, or everything takes too long."""
+    try:
+        with anyio.fail_after(START_TIMEOUT_S):
+            await group.start(cluster.run)
+    except* TimeoutError:
+        raise StoreError(f"the control plane did not start within {START_TIMEOUT_S:g} s") from None
+    except* ServiceUnavailable as refused:
+        why: BaseException = refused
+        while isinstance(why, BaseExceptionGroup):
+            why = why.exceptions[0]
+        raise StoreError(f"the control plane did not start: {why}") from None
+
+
+def _join_others(cluster: Cluster, keys: pki.Pki) -> NodePeers:
+    """What a daemon has that is not alone on its log: others to ask about nodes, and a database that can be away."""
+    client = cluster.client(IDENTITY, MANAGER)
+    peers = NodePeers(client, keys.authority, cluster.clock, NODES_LEASE)
+    servers = cluster.api_servers
+    if servers is not None:
+        cluster.server.extras["node_peer"] = peers
+        Health.of(cluster.server).add("etcd", lambda: servers.problem)
+    return peers
+
+
+async def _stop_on_signal(
+    scope: anyio.CancelScope,
+    cluster: Cluster,
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """The first signal stops in order; a second one ends the process at once. Started: signals are received.
+
+    Load balancers and the other daemons hear of it first, while requests that are on their way are still answered.
+    """
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
-            scope.cancel()
-            return
+            break
+    Health.of(cluster.server).draining = True
+    if cluster.api_servers is not None:
+        await cluster.api_servers.leave()
+    scope.cancel()
 
 
 async def _keys(
@@ -104,8 +169,9 @@ async def _keys(
     """Keys from files, or, where daemons share the log, those that they share."""
     service_ip = str(next(ip_network(settings.service_cidr).hosts()))
     try:
-        keys = pki.ensure_roots(data_dir, clock, entropy)
-        if is_postgres(settings.store_url):
+        shared = is_postgres(settings.store_url)
+        keys = pki.ensure_roots(data_dir, clock, entropy, replace_damaged=shared)
+        if shared:
             authority = keys.authority
             own = SharedKeys(authority.certificate_pem, authority.key_pem, keys.service_account_key)
             agreed = await agree(store, own, clock, entropy)
@@ -120,6 +186,7 @@ async def _keys(
 def _options(
     settings: DaemonSettings, keys: pki.Pki, host: str, port: int, entropy: Entropy
 ) -> ClusterOptions:
+    parts = settings.parts
     return ClusterOptions(
         server=ServerSettings(
             service_cidr=settings.service_cidr,
@@ -129,12 +196,31 @@ def _options(
         client_ca_pem=keys.authority.certificate_pem,
         authority=keys.authority,
         service_account_key=keys.service_account_key,
-        nodes=settings.nodes,
+        nodes=settings.nodes if "nodes" in parts else 0,
+        controllers=CONTROLLERS if "controllers" in parts else (),
+        scheduler="scheduler" in parts,
         node_cpu=settings.node_cpu,
         node_memory=settings.node_memory,
         node_pods=settings.node_pods,
+        scheduler_configuration=_scheduler_configuration(settings),
         election=Election(identity(entropy)) if is_postgres(settings.store_url) else None,
+        peer_address=address(_peer_host(host, settings), port),
     )
+
+
+def _scheduler_configuration(settings: DaemonSettings) -> Configuration:
+    """Raises ConfigError."""
+    if not settings.scheduler_config:
+        return Configuration()
+    found = read_configuration(settings.scheduler_config)
+    for note in found.notes:
+        log.warning("scheduler configuration", note=note)
+    return found
+
+
+def _peer_host(host: str, settings: DaemonSettings) -> str:
+    """Where other daemons reach this one: where it listens. On loopback these can only be on the same machine."""
+    return (settings.advertise or _advertised(host)) if host in ("0.0.0.0", "::") else host
 
 
 def _reachable(host: str) -> str:

@@ -17,7 +17,8 @@ from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.base.settings import host_name, process_id
 from kcp.client.client import Client
-from kcp.client.leader_election import LeaderElector, LeaseFence, Timing
+from kcp.client.leader_election import LeaderElector, Timing
+from kcp.machinery.fence import LeaseFence
 
 NAMESPACE = "kube-system"
 

@@ -4,27 +4,46 @@
     DIR/pki/apiserver.crt apiserver.key    serving; renewed when it nears its end or its names changed
     DIR/pki/sa.key                         signs service-account tokens
     DIR/kubeconfig                         an admin (group kubeadm:cluster-admins, bound to cluster-admin)
+    DIR/NAME.kubeconfig                    controller-manager, scheduler: where these run as processes of their own
 
 Keys are readable by their owner alone. Nothing that exists and is still good is replaced. Daemons that share a log
 share the authority and the token key too (`adopt`); the pairs that these sign stay each daemon's own.
+
+A crash between any two writes leaves what the next start makes good. A file is whole or not there. A pair of which only
+the key was written, or of which the files do not belong together, is made anew if it can be: all but the authority's.
+Roots that are adopted are first put together in DIR/pki/adopting, which appears at once; from then on every start
+goes on moving them to their places until that directory is empty and gone.
 """
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
 import attrs
+import structlog
 import yaml
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from kcp.base.certs import Authority, generate_key, load_certificate, private_key_pem
+from kcp.base.certs import (
+    Authority,
+    CertificateError,
+    generate_key,
+    load_certificate,
+    load_private_key,
+    private_key_pem,
+)
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 
+log = structlog.get_logger()
+
+ADOPTING = "adopting"
 RENEW_BEFORE = timedelta(days=30)
 ADMIN_USER = "kubernetes-admin"
 ADMIN_GROUP = "kubeadm:cluster-admins"
@@ -60,12 +79,24 @@ def ensure(data_dir: Path, *, hosts: tuple[str, ...], service_ip: str, clock: Cl
     return keys
 
 
-def ensure_roots(data_dir: Path, clock: Clock, entropy: Entropy) -> Pki:
-    """What signs: the authority and the token key. Nothing is issued yet."""
+def ensure_roots(data_dir: Path, clock: Clock, entropy: Entropy, *, replace_damaged: bool = False) -> Pki:
+    """What signs: the authority and the token key. Nothing is issued yet.
+
+    `replace_damaged`: an authority whose files cannot be used is set aside as `*.old` for a new one, since `adopt`
+    follows. Raises CertificateError for one otherwise.
+    """
     directory = data_dir / "pki"
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
-    authority = _ensure_authority(directory, clock, entropy)
+    _finish_adoption(directory)
+    try:
+        authority = _ensure_authority(directory, clock, entropy)
+    except CertificateError as error:
+        if not replace_damaged:
+            raise CertificateError(f"{directory}: {error}") from error
+        log.warning("authority set aside", directory=str(directory), error=str(error))
+        _set_aside(directory)
+        authority = _ensure_authority(directory, clock, entropy)
     key_path = directory / "sa.key"
     if not key_path.exists():
         write_private(key_path, private_key_pem(generate_key(entropy)))
@@ -81,13 +112,42 @@ def ensure_serving(keys: Pki, *, hosts: tuple[str, ...], service_ip: str, clock:
 def adopt(keys: Pki, ca_certificate: bytes, ca_key: bytes, token_key: bytes) -> Pki:
     """Use these roots from now on; files that differ are kept beside them as `*.old`."""
     authority = Authority.load(ca_certificate, ca_key, keys.authority.clock, keys.authority.entropy)
-    for name, pem in (("ca.key", ca_key), ("ca.crt", ca_certificate), ("sa.key", token_key)):
-        path = keys.directory / name
-        if path.read_bytes() == pem:
-            continue
-        write_private(path.with_name(f"{name}.old"), path.read_bytes())
-        write_private(path, pem)
+    wanted = {"ca.key": ca_key, "ca.crt": ca_certificate, "sa.key": token_key}
+    if any((keys.directory / name).read_bytes() != pem for name, pem in wanted.items()):
+        _begin_adoption(keys.directory, wanted)
+        _finish_adoption(keys.directory)
     return Pki(keys.directory, authority, token_key)
+
+
+def _begin_adoption(directory: Path, wanted: Mapping[str, bytes]) -> None:
+    """All files or none: the directory gets its name once they are in it."""
+    unfinished = directory / f"{ADOPTING}.new"
+    unfinished.mkdir(mode=0o700, exist_ok=True)
+    for name, pem in wanted.items():
+        write_private(unfinished / name, pem)
+    unfinished.rename(directory / ADOPTING)
+    _to_disk(directory)
+
+
+def _finish_adoption(directory: Path) -> None:
+    """Move adopted files to their places; begun by `adopt`, gone on with by any later start."""
+    adopting = directory / ADOPTING
+    if not adopting.is_dir():
+        return
+    for staged in sorted(adopting.iterdir()):
+        path = directory / staged.name
+        if path.exists() and path.read_bytes() != staged.read_bytes():
+            write_private(path.with_name(f"{path.name}.old"), path.read_bytes())
+        staged.replace(path)
+    _to_disk(directory)
+    adopting.rmdir()
+
+
+def _set_aside(directory: Path) -> None:
+    for name in ("ca.key", "ca.crt"):
+        path = directory / name
+        if path.exists():
+            path.replace(path.with_name(f"{name}.old"))
 
 
 def _ensure_authority(directory: Path, clock: Clock, entropy: Entropy) -> Authority:
@@ -96,7 +156,7 @@ def _ensure_authority(directory: Path, clock: Clock, entropy: Entropy) -> Author
         return Authority.load(certificate.read_bytes(), key.read_bytes(), clock, entropy)
     authority = Authority.create("kubernetes", clock, entropy)
     write_private(key, authority.key_pem)
-    certificate.write_bytes(authority.certificate_pem)
+    write_private(certificate, authority.certificate_pem)
     return authority
 
 
@@ -105,19 +165,30 @@ def _ensure_serving(directory: Path, authority: Authority, names: tuple[str, ...
     wanted = tuple(dict.fromkeys(names))
     ips = tuple(name for name in wanted if _is_ip(name))
     dns_names = tuple(name for name in wanted if not _is_ip(name))
-    if certificate.exists() and key.exists() and _still_good(certificate, authority, ips, dns_names, clock):
+    held = _good_pair(certificate, key, authority, clock)
+    if held is not None and _names(held, ips, dns_names):
         return
     pem, key_pem = authority.issue("kube-apiserver", server=True, client=False, dns_names=dns_names, ips=ips)
     write_private(key, key_pem)
-    certificate.write_bytes(pem)
+    write_private(certificate, pem)
 
 
-def _still_good(
-    path: Path, authority: Authority, ips: tuple[str, ...], dns_names: tuple[str, ...], clock: Clock
-) -> bool:
-    certificate = load_certificate(path.read_bytes())
+def _good_pair(
+    certificate_path: Path, key_path: Path, authority: Authority, clock: Clock
+) -> x509.Certificate | None:
+    """The certificate, if it is this authority's, has time left, and the key belongs to it."""
+    try:
+        certificate = load_certificate(certificate_path.read_bytes())
+        key = load_private_key(key_path.read_bytes())
+    except (FileNotFoundError, CertificateError):
+        return None
     if certificate.not_valid_after_utc - clock.now() < RENEW_BEFORE or not _issued_by(authority, certificate):
-        return False
+        return None
+    return certificate if certificate.public_key() == key.public_key() else None
+
+
+def _names(certificate: x509.Certificate, ips: tuple[str, ...], dns_names: tuple[str, ...]) -> bool:
+    """Whether it is for all of these."""
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     have = {str(ip) for ip in names.get_values_for_type(x509.IPAddress)} | set(
         names.get_values_for_type(x509.DNSName)
@@ -144,19 +215,24 @@ def _is_ip(name: str) -> bool:
 
 def write_admin_kubeconfig(path: Path, pki: Pki, server: str, clock: Clock) -> None:
     """Write the admin's kubeconfig; an existing one keeps its certificate while that is good and only learns the server."""
-    certificate, key = _admin_pair(path, pki, clock)
-    write_private(path, kubeconfig(server, pki.authority.certificate_pem, certificate, key, ADMIN_USER))
+    write_kubeconfig(path, pki, server, clock, "admin", ADMIN_USER, (ADMIN_GROUP,))
 
 
-def _admin_pair(path: Path, pki: Pki, clock: Clock) -> tuple[bytes, bytes]:
-    certificate, key = pki.directory / "admin.crt", pki.directory / "admin.key"
-    if certificate.exists() and key.exists():
-        held = load_certificate(certificate.read_bytes())
-        if held.not_valid_after_utc - clock.now() > RENEW_BEFORE and _issued_by(pki.authority, held):
-            return certificate.read_bytes(), key.read_bytes()
-    pem, key_pem = pki.authority.issue(ADMIN_USER, [ADMIN_GROUP])
+def write_kubeconfig(
+    path: Path, pki: Pki, server: str, clock: Clock, pair: str, user: str, groups: Sequence[str] = ()
+) -> None:
+    """Write a user's kubeconfig. The certificate is kept as DIR/pki/<pair>.crt and used again while it is good."""
+    certificate, key = _client_pair(pki, clock, pair, user, groups)
+    write_private(path, kubeconfig(server, pki.authority.certificate_pem, certificate, key, user))
+
+
+def _client_pair(pki: Pki, clock: Clock, name: str, user: str, groups: Sequence[str]) -> tuple[bytes, bytes]:
+    certificate, key = pki.directory / f"{name}.crt", pki.directory / f"{name}.key"
+    if _good_pair(certificate, key, pki.authority, clock) is not None:
+        return certificate.read_bytes(), key.read_bytes()
+    pem, key_pem = pki.authority.issue(user, groups)
     write_private(key, key_pem)
-    certificate.write_bytes(pem)
+    write_private(certificate, pem)
     return pem, key_pem
 
 
@@ -186,9 +262,21 @@ def _b64(data: bytes) -> str:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read, never visible in part."""
+    """Write a file that only its owner may read, never visible in part, even after a loss of power."""
     temporary = path.with_name(path.name + ".new")
     temporary.touch(mode=0o600, exist_ok=True)
     temporary.chmod(0o600)
-    temporary.write_bytes(data)
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _to_disk(directory: Path) -> None:
+    """What was renamed in it stays so."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 
 from kcp.base.settings import setting
+from kcp.store import parquet
+from kcp.store.open import is_postgres
+from kcp.store.seal import Policy
+from kcp.store.sealing import HOT_S
 
 MAX_PORT = 65535
+COMPONENTS = ("api", "controllers", "scheduler", "nodes")
 
 
 @attrs.frozen
@@ -19,16 +26,65 @@ class DaemonSettings:
         "", "Endpoint of the Service kubernetes; empty means this machine's own address."
     )
     store: str = setting("", "URL of the event log; empty means SQLite in the data directory.")
+    components: str = setting(
+        "api,controllers,scheduler,nodes",
+        "What runs in this process, the API in any case; others can be processes of their own.",
+    )
     nodes: int = setting(0, "How many simulated nodes to run.")
     node_cpu: str = setting("4", "CPUs of each simulated node.")
     node_memory: str = setting("16Gi", "Memory of each simulated node.")
     node_pods: int = setting(110, "Pods that each simulated node takes.")
+    scheduler_config: str = setting(
+        "", "File with a KubeSchedulerConfiguration (v1); empty means the default profile."
+    )
     service_cidr: str = setting("10.96.0.0/16", "Range of cluster IPs.")
     api_history_s: float = setting(
         300.0, "Seconds for which the API serves old revisions; SQL sees all of them."
     )
+    seal_after_s: float = setting(
+        HOT_S,
+        "Seconds after which events move to parquet files; 0: never. Needs the extra kcp[archive]; on PostgreSQL also `archive`.",
+    )
+    history_retention_s: float = setting(
+        0.0, "Seconds after which sealed ranges are dropped for ever; 0: history is kept."
+    )
+    archive: str = setting(
+        "",
+        "Folder of the sealed files; empty means `archive` beside the log. Daemons on one PostgreSQL need one that all of them see.",
+    )
     log_level: str = setting("warning", "debug, info, warning or error.")
     log_format: str = setting("console", "console or json.")
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The names in `components`. Raises ValueError for an unknown one."""
+        names = [name.strip() for name in self.components.split(",") if name.strip()]
+        for name in names:
+            if name not in COMPONENTS:
+                raise ValueError(
+                    f"{name!r} is no component: expected some of {', '.join(COMPONENTS)}, with commas between"
+                )
+        return frozenset(names)
+
+    @property
+    def sealing(self) -> Policy | None:
+        """None: nothing is sealed here. Raises ValueError for what cannot be done."""
+        shared = is_postgres(self.store_url)
+        if self.history_retention_s and not self.seal_after_s:
+            raise ValueError("--history-retention drops sealed ranges: it needs --seal-after")
+        asked = bool(self.archive or self.history_retention_s or self.seal_after_s != HOT_S)
+        if not self.seal_after_s or (not asked and (shared or not parquet.installed())):
+            return None
+        if shared and not self.archive:
+            raise ValueError(
+                "sealing a log on PostgreSQL needs --archive: a folder that all daemons see at the same path"
+            )
+        parquet.library()
+        return Policy(
+            self.seal_after_s,
+            self.history_retention_s or None,
+            Path(self.archive).absolute() if self.archive else None,
+        )
 
     @property
     def store_url(self) -> str:

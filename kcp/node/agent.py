@@ -175,7 +175,10 @@ class NodeAgent:
             self.asked = asked
             for type_, under in changed.items():
                 self.set_pressure(type_, under)
-        expected = {"conditions": node_status.conditions({}, self.pressures, "")}
+        expected = {
+            "conditions": node_status.conditions({}, self.pressures, ""),
+            "capacity": self.spec.capacity(),
+        }
         if not self.reporter.busy and node_status.is_contradicted(expected, node.get("status") or {}):
             self.reporter.start()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from kcp.apis.core.resources import is_extended
 from kcp.node.runtime.protocol import Image, Version
 
 Json = dict[str, Any]
@@ -139,7 +140,7 @@ def node_status(
             {"type": "Hostname", "address": spec.name},
         ],
         "capacity": capacity,
-        "allocatable": dict(capacity),
+        "allocatable": {**foreign_allocatable(before, capacity), **capacity},
         "conditions": conditions(before, pressures, now),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}},
         "nodeInfo": _node_info(machine),
@@ -194,10 +195,25 @@ def _condition(old: Mapping[str, Json], type_: str, status: str, reason: str, me
     }
 
 
+def foreign_allocatable(status: Json, own: Json) -> Json:
+    """What a merge patch must say of extended resources that others put into a status, or took out of it.
+
+    All of such a capacity can be allocated, and nothing of one that is gone (None: the member goes).
+    Source: k8s v1.36 pkg/kubelet/nodestatus/setters.go MachineInfo.
+    """
+    capacity, allocatable = status.get("capacity") or {}, status.get("allocatable") or {}
+    gone = {name: None for name in allocatable if name not in capacity and is_extended(name)}
+    return {**gone, **{name: amount for name, amount in capacity.items() if name not in own}}
+
+
 def is_contradicted(ours: Json, seen: Json) -> bool:
-    """Whether somebody else has changed a condition of the node since it was posted."""
+    """Whether somebody else has changed a condition or a capacity of the node since it was posted."""
     found = {entry["type"]: entry.get("status") for entry in seen.get("conditions") or ()}
-    return any(found.get(entry["type"]) != entry["status"] for entry in ours.get("conditions") or ())
+    if any(found.get(entry["type"]) != entry["status"] for entry in ours.get("conditions") or ()):
+        return True
+    allocatable = seen.get("allocatable") or {}
+    wanted = foreign_allocatable(seen, ours.get("capacity") or {})
+    return any(allocatable.get(name) != amount for name, amount in wanted.items())
 
 
 def pressures_of(node: Json) -> dict[str, bool]:

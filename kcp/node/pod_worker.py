@@ -17,8 +17,9 @@ import attrs
 
 from kcp.apis.semantics import pods
 from kcp.machinery.times import format_go_duration, parse_time
-from kcp.node import resize
+from kcp.node import environment, resize
 from kcp.node.container_status import Views, Waiting
+from kcp.node.environment import ConfigError
 from kcp.node.images import ImageError, Tell
 from kcp.node.pod_probes import PodProbes, has_probes
 from kcp.node.runtime.protocol import (
@@ -295,10 +296,16 @@ class PodWorker:
                 wanted = container
             self.allocated.setdefault(name, container.get("resources") or {})
             attempt = before.attempt + 1 if before is not None else self.attempts.get(name, 0)
-            config = ContainerConfig(self.pod, wanted, start.field, image, attempt, container_hash(container))
+            variables = await environment.of_container(self.agent, self.pod, wanted, sandbox.ips)
+            config = ContainerConfig(
+                self.pod, wanted, start.field, image, attempt, container_hash(container), variables
+            )
             return await self._create(sandbox.id, config, tell)
         except ImageError as error:
             self._hold(container, error.waiting, error.retry_s)
+        except ConfigError as error:
+            tell("Warning", "Failed", f"Error: {error}")
+            self._hold(container, Waiting(environment.REASON, str(error)), RETRY_S)
         except NotYet as later:
             self.wake_at(self.agent.monotonic() + later.after_s)
         return False

@@ -6,12 +6,18 @@ from typing import Any
 
 import attrs
 
+from kcp import __version__
 from kcp.base.clock import moment
 from kcp.controllers import effects as fx
+from kcp.controllers.sources import Self
+from kcp.controllers.table import by_name
+from kcp.machinery import meta
+from kcp.replay.causes import NoSuchObject, why
 from kcp.replay.decisions import Divergence
 from kcp.replay.incident import Incident
+from kcp.store import history
 from kcp.store.history import diff
-from kcp.store.protocol import Decision
+from kcp.store.protocol import Decision, Event, Key, StoreError
 
 Json = dict[str, Any]
 WIDTH = 56
@@ -22,11 +28,9 @@ def report(incident: Incident, divergence: Divergence, code_changed: bool) -> st
     decision = divergence.decision
     lines = [
         f"first divergence: decision {decision.id} of {decision.controller}",
-        f"  key       {decision.key}",
-        f"  at        {moment(decision.now_us).isoformat().replace('+00:00', 'Z')}, triggered by {decision.trigger}",
-        f"  frontier  {_frontier(divergence.frontier)}",
-        f"  because   {_because(incident, decision, divergence.frontier)}",
-        f"  code      {'changed since the recording' if code_changed else 'as recorded'}",
+        *(f"  {line}" for line in about(incident, decision, divergence.frontier)),
+        f"  code      {_code(incident, code_changed)}",
+        f"  settings  {_settings(incident, decision)}",
         "",
         f"  effect {divergence.index + 1} of {len(decision.effects)}",
     ]
@@ -35,6 +39,90 @@ def report(incident: Incident, divergence: Divergence, code_changed: bool) -> st
     lines += side_by_side(_lines(divergence.recorded), _lines(divergence.ours))
     lines += [f"  {change}" for change in object_changes(incident, divergence)]
     return "\n".join(lines)
+
+
+def about(incident: Incident, decision: Decision, frontier: dict[str, int]) -> list[str]:
+    """Which key, when, on what it was decided, and the chain of causes back to who asked for it."""
+    lines = [
+        f"key       {decision.key}",
+        f"at        {_time(decision.now_us)}, triggered by {decision.trigger}",
+        f"frontier  {_frontier(frontier)}",
+        f"because   {_because(incident, decision, frontier)}",
+    ]
+    return lines + [f"          {line}" for line in chain(incident, decision, frontier)]
+
+
+def summary(divergence: Divergence) -> str:
+    """How a decision differs, without saying which: the name of a group."""
+    if divergence.error:
+        return f"raised {divergence.error.partition('(')[0]}"
+    ours, recorded = _kind(divergence.ours), _kind(divergence.recorded)
+    return f"{recorded} says something else" if ours == recorded else f"{recorded} then, {ours} now"
+
+
+def _kind(effect: Json | None) -> str:
+    if effect is None:
+        return "nothing"
+    return " ".join(str(effect[name]) for name in ("kind", "resource") if effect.get(name))
+
+
+def chain(incident: Incident, decision: Decision, frontier: dict[str, int]) -> list[str]:
+    """Why the object that a decision is about was as it was then: a line per change, newest first."""
+    subject = _subject(incident, decision, frontier)
+    if subject is None or not incident.place:
+        return []
+    try:
+        with history.reader(incident.place) as connection:
+            story = why(connection, *subject, at=max(frontier.values()))
+    except (NoSuchObject, StoreError):
+        return []
+    lines = [f"rv {link.rv}  {_time(link.ts_us)}  {link.who} {link.what}" for link in story.links]
+    return lines if story.whole else [*lines, "the log does not reach further back"]
+
+
+def _subject(incident: Incident, decision: Decision, frontier: dict[str, int]) -> tuple[str, str, str] | None:
+    """(resource, namespace, name) of the object that the key names; else of the newest that the caches had seen."""
+    namespace, name = meta.split_key(decision.key) if decision.key.count("/") <= 1 else ("", "")
+    try:
+        sources = by_name(decision.controller).watches.values()
+        own = next((source.resource for source in sources if isinstance(source, Self)), "")
+    except KeyError:
+        own = "pods"
+    if own and name:
+        return own, namespace, name
+    event = _newest(incident, frontier)
+    return None if event is None else (event.key.resource, event.key.namespace, event.key.name)
+
+
+def _newest(incident: Incident, frontier: dict[str, int]) -> Event | None:
+    found = (incident.log.event(rv) for rv in sorted(set(frontier.values()), reverse=True))
+    return next((event for event in found if event is not None), None)
+
+
+def _time(ts_us: int) -> str:
+    return moment(ts_us).isoformat().replace("+00:00", "Z")
+
+
+def _code(incident: Incident, changed: bool) -> str:
+    if not changed:
+        return "as recorded"
+    written_by = getattr(incident.reader, "about", {}).get("kcp_version", "")
+    return f"changed since the recording{f', which kcp {written_by} exported' if written_by else ''}; this is kcp {__version__}"
+
+
+def _settings(incident: Incident, decision: Decision) -> str:
+    """Those of the recording are used; what this version would set by itself and differs is named."""
+    try:
+        controller = by_name(decision.controller)
+    except KeyError:
+        return "those of the recording"
+    used = incident.settings_of(decision, controller)
+    other = [
+        f"{name} {used[name]!r}, by default {default!r}"
+        for name, default in sorted(controller.settings.items())
+        if name != "resources" and used.get(name) != default
+    ]
+    return f"those of the recording{': ' if other else ''}{'; '.join(other)[:200]}"
 
 
 def _frontier(frontier: dict[str, int]) -> str:
@@ -46,16 +134,13 @@ def _frontier(frontier: dict[str, int]) -> str:
 
 def _because(incident: Incident, decision: Decision, frontier: dict[str, int]) -> str:
     """The newest event of the frontier: what the caches had just seen, and who had caused it."""
-    rv = max((rv for rv in frontier.values() if rv in incident.log.written), default=0)
-    record = incident.log.written.get(rv)
-    if record is None:
-        return "nothing that the log tells"
-    event = next(iter(incident.reader.events(after=rv - 1, until=rv)), None)
+    del decision
+    event = _newest(incident, frontier)
     if event is None:
-        return f"rv {rv}"
+        return "nothing that the log tells"
     cause = event.cause
     via = f" (decision {cause.decision_id})" if cause.decision_id else ""
-    return f"rv {rv} {event.op.name} {record.key} by {cause.actor.username}{via}"
+    return f"rv {event.rv} {event.op.name} {event.key} by {cause.actor.username}{via}"
 
 
 def _lines(effect: Json | None) -> list[str]:
@@ -84,20 +169,32 @@ def side_by_side(left: list[str], right: list[str]) -> list[str]:
 
 
 def object_changes(incident: Incident, divergence: Divergence) -> list[str]:
-    """Fields in which the object we would write differs from what was written, among those that we would set."""
+    """Fields in which the object we would write differs from what was written, or else from what was there then."""
     ours, recorded = divergence.effect, divergence.recorded
-    if ours is None or recorded is None or not recorded.get("rv"):
+    wanted = None if ours is None else _object_of(ours)
+    if wanted is None:
         return []
-    written = incident.log.written.get(recorded["rv"])
-    wanted = _object_of(ours)
-    if written is None or wanted is None:
+    if recorded is not None and recorded.get("rv"):
+        written = incident.log.written.get(recorded["rv"])
+        return _differences("what was written", None if written is None else written.value, wanted)
+    return _differences("what was there", _there(incident, divergence), wanted)
+
+
+def _there(incident: Incident, divergence: Divergence) -> Json | None:
+    target = divergence.ours or {}
+    if not target.get("resource") or not target.get("name"):
+        return None
+    rv = divergence.frontier.get(target["resource"], 0)
+    key = Key(target["resource"], target.get("namespace", ""), target["name"])
+    record = incident.reader.get_at(key, rv) if rv else None
+    return None if record is None else record.value
+
+
+def _differences(title: str, before: Json | None, wanted: Json) -> list[str]:
+    if before is None:
         return []
-    changes = diff(_restrict(written.value, wanted), wanted)
-    return (
-        ["", "what was written → what would be written now", *(str(change) for change in changes)]
-        if changes
-        else []
-    )
+    changes = [str(change) for change in diff(_restrict(before, wanted), wanted)]
+    return ["", f"{title} → what would be written now", *changes] if changes else []
 
 
 def _object_of(effect: fx.Effect) -> Json | None:

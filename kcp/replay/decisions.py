@@ -10,7 +10,7 @@ nothing that matters has changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -23,6 +23,7 @@ from kcp.machinery import errors
 from kcp.replay.cursor import Caches
 from kcp.replay.incident import Incident
 from kcp.store.protocol import Decision, Key
+from kcp.store.redaction import is_purged
 
 Json = dict[str, Any]
 
@@ -48,10 +49,23 @@ class Result:
     decision: Decision
     divergence: Divergence | None = None
     code_changed: bool = False
+    purged: bool = False
+    """It cannot be re-made: what it saw or wrote was purged."""
 
     @property
     def identical(self) -> bool:
-        return self.divergence is None
+        return self.divergence is None and not self.purged
+
+
+def has_purged(incident: Incident, effects: Sequence[Json]) -> bool:
+    """Whether a version that these effects wrote, or their part in it, was purged."""
+    for effect in effects:
+        record = incident.log.written.get(effect.get("rv", 0))
+        if (record is not None and is_purged(record.value)) or has_purged(
+            incident, effect.get("effects", ())
+        ):
+            return True
+    return False
 
 
 class Remaker:
@@ -72,6 +86,8 @@ class Remaker:
             if decision.effects and decision.effects[-1]["kind"] == "Exception":
                 return Result(decision, None, changed)
             found = Divergence(decision, frontier, 0, None, None, None, error=repr(bug))
+        if found is not None and (self.caches.purged or has_purged(self.incident, decision.effects)):
+            return Result(decision, None, changed, purged=True)
         return Result(decision, found, changed)
 
     def _run(self, decision: Decision, frontier: dict[str, int]) -> Divergence | None:

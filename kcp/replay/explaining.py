@@ -19,14 +19,15 @@ import attrs
 from kcp.apis.semantics.pods import is_terminal
 from kcp.base.clock import microseconds
 from kcp.replay.incident import Incident
-from kcp.scheduler.explain import Explanation, NodeVerdict, explain
+from kcp.replay.scheduling import Placed, Profiles, scheduling_rows
+from kcp.scheduler.cycle import Answers
+from kcp.scheduler.explain import Draw, Explanation, NodeVerdict, explain
 from kcp.scheduler.pod_class import PodInfo
-from kcp.scheduler.profiles import DEFAULT_NAME, Profile
+from kcp.scheduler.profiles import Profile
 from kcp.scheduler.remake import WATCHED, Remaker
 from kcp.store.protocol import Decision
 
 Json = dict[str, Any]
-Placed = tuple[Decision, dict[str, int]]
 
 
 class NothingToExplain(ValueError):
@@ -84,20 +85,20 @@ def explain_pod(
     key: str,
     *,
     at: int | datetime | None = None,
-    scheduler: str = DEFAULT_NAME,
     profile: Profile | None = None,
 ) -> Explained:
     """Explain the newest decision about the pod `namespace/name`, or the newest one not after `at`.
 
-    A decision is not after a revision when it had seen nothing newer. A pod that nobody decided about is asked for on the
+    It is taken apart by the profile that took it, or by `profile` if one is given. A decision is not after a revision when it had seen nothing newer. A pod that nobody decided about is asked for on the
     state of that moment, or of the last one in which it was there and had not ended. Raises NothingToExplain.
     """
     again = Remaker(profile)
     move = _mover(incident, again)
-    placed = incident.decisions_of(scheduler)
+    placed = scheduling_rows(incident)
     index = _newest(placed, key, at)
     if index is None:
         return _on_the_state(incident, again, move, key, at)
+    again.use(profile or Profiles(incident).of(placed[index][0]))
     return _of_the_decision(again, move, placed[_whole_before(placed, index) : index + 1])
 
 
@@ -140,12 +141,13 @@ def _whole_before(placed: list[Placed], index: int) -> int:
 
 
 def _of_the_decision(again: Remaker, move: Callable[[dict[str, int]], None], rows: list[Placed]) -> Explained:
-    agrees = False
-    for decision, frontier in rows:
+    for decision, frontier in rows[:-1]:
         move(frontier)
-        ours, recorded = again.remake(decision.key, decision.frontier, decision.effects)
-        agrees = ours == recorded
+        again.follow(decision.effects)
     decision, frontier = rows[-1]
+    move(frontier)
+    ours, recorded = again.remake(decision.key, decision.frontier, decision.effects)
+    agrees = ours == recorded
     info = again.state.pods.get(decision.effects[0]["uid"])
     if info is None:
         raise NothingToExplain(f'the log lacks pod "{decision.key}" as decision {decision.id} saw it')
@@ -206,4 +208,11 @@ def _last_seen(incident: Incident, key: str, until: int) -> tuple[str, int]:
 def _explained(again: Remaker, info: PodInfo, rv: int, decision: Decision | None, agrees: bool) -> Explained:
     gates = tuple(gate["name"] for gate in info.pod["spec"].get("schedulingGates") or ())
     node, nominated = info.node, info.nominated
-    return Explained(rv, decision, agrees, node, nominated, gates, explain(again.framework, info))
+    effect = decision.effects[0] if decision is not None else {}
+    found = explain(
+        again.framework,
+        info,
+        answers=Answers.of(effect.get("extenders")),
+        draw=Draw(effect["cycle"], effect["seed"]) if effect else None,
+    )
+    return Explained(rv, decision, agrees, node, nominated, gates, found)

@@ -31,15 +31,17 @@ class Scenario:
     faults: str = "all"
     only: tuple[str, ...] | None = None
     operations: tuple[Operation, ...] | None = None
+    daemons: int = 1
 
     def __str__(self) -> str:
-        return f"seed={self.seed} minutes={self.minutes:g} nodes={self.nodes} faults={self.faults}"
+        several = f" daemons={self.daemons}" if self.daemons > 1 else ""
+        return f"seed={self.seed} minutes={self.minutes:g} nodes={self.nodes} faults={self.faults}{several}"
 
     @classmethod
     def parse(cls, line: str) -> Scenario:
         """Raises ValueError for anything but `name=value` words of the line's kind."""
         given = dict(word.split("=", 1) for word in line.partition("#")[0].split())
-        unknown = sorted(set(given) - {"seed", "minutes", "nodes", "faults"})
+        unknown = sorted(set(given) - {"seed", "minutes", "nodes", "faults", "daemons"})
         if unknown or "seed" not in given:
             raise ValueError(f"not a simulation: {line.strip()!r}")
         return cls(
@@ -47,6 +49,7 @@ class Scenario:
             float(given.get("minutes", 10.0)),
             int(given.get("nodes", NODES)),
             given.get("faults", "all"),
+            daemons=int(given.get("daemons", 1)),
         )
 
     def run(self, store: str | Path = "memory:") -> Run:
@@ -57,6 +60,7 @@ class Scenario:
             rates=faults.rates(self.faults),
             only=None if self.only is None else frozenset(self.only),
             nodes=self.nodes,
+            daemons=self.daemons,
             store=store,
         )
 
@@ -67,6 +71,7 @@ class Scenario:
             "minutes": self.minutes,
             "nodes": self.nodes,
             "faults": self.faults,
+            "daemons": self.daemons,
             "only": self.only,
             "operations": None if self.operations is None else [op.as_json() for op in self.operations],
         }
@@ -85,6 +90,7 @@ class Scenario:
                 given["faults"],
                 None if only is None else tuple(only),
                 None if operations is None else tuple(Operation(**operation) for operation in operations),
+                given.get("daemons", 1),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a case of a simulation: {error}") from error

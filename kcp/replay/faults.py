@@ -6,14 +6,16 @@ run can be repeated with a chosen list of keys and no others (which is how a fai
 
     watch-cut/replicaset-controller/pods/17     that component's watch of pods ends in stretch 17
 
-Requests and watches fail in `FaultyTransport`, between a component and the API; restarts and silent nodes are acted
-out by whoever runs the simulation.
+Requests and watches fail in `FaultyTransport`, between a component and the API, the log in `store_faults.py`; restarts,
+silent nodes and the like are acted out by `disturbances.py`. Of several daemons the first has the plain component
+names, those of the others end in @2, @3, ….
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import anyio
 import attrs
@@ -50,6 +52,20 @@ KINDS: tuple[FaultKind, ...] = (
     FaultKind("watch-expired", 2.0, 0.01, "the watch ends with 410, and so does the next one"),
     FaultKind("restart", 30.0, 0.05, "the component starts anew, with empty caches"),
     FaultKind("node-silent", 60.0, 0.05, "the node says nothing for up to three minutes"),
+    FaultKind("crash-before", 5.0, 0.001, "the component dies right before a write, and starts anew"),
+    FaultKind("crash-after", 5.0, 0.001, "the component dies right after a write, and starts anew"),
+    FaultKind("watch-gap", 5.0, 0.01, "the watch stands still for up to twenty seconds, then ends with 410"),
+    FaultKind("duplicate", 5.0, 0.02, "what the watch delivers comes twice"),
+    FaultKind("kubelet-restart", 60.0, 0.05, "the kubelet of the node starts anew, its containers go on"),
+    FaultKind("compaction", 30.0, 0.1, "the horizon moves up to the newest revision, under every watcher"),
+    FaultKind("clock-jump", 60.0, 0.03, "the clock of the daemon is wrong for a minute, by up to an hour"),
+    FaultKind("store-slow", 5.0, 0.02, "commits take up to two seconds"),
+    FaultKind("store-fail", 5.0, 0.005, "batches fail as a whole"),
+    FaultKind("store-unknown", 5.0, 0.01, "several daemons: batches are stored, but reported as failed"),
+    FaultKind("stale", 10.0, 0.03, "several daemons: the daemon learns up to 15 s late what others wrote"),
+    FaultKind(
+        "leader-pause", 60.0, 0.06, "several daemons: the leader stands still, its Lease is taken over"
+    ),
 )
 RATES: Mapping[str, float] = {kind.name: kind.rate for kind in KINDS}
 BUCKET_S: Mapping[str, float] = {kind.name: kind.bucket_s for kind in KINDS}
@@ -58,6 +74,9 @@ SIMULATED = "simulated:"
 HANG_S = 60.0
 SLOW_S = 3.0
 LATE_S = 8.0
+GAP_S = 20.0
+PAUSE_S = (18.0, 50.0)
+"""Longer than a Lease lasts."""
 LATENCY_S = 0.02
 """What every write takes; else whatever chases itself would do so for ever within one instant of virtual time."""
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -111,8 +130,7 @@ class Faults:
         rate = self.rates.get(kind)
         if not rate or self.healed or self.started_s is None:
             return None
-        bucket = int((self.clock.monotonic() - self.started_s) / BUCKET_S[kind])
-        key = f"{kind}/{component}/{resource}/{bucket}"
+        key = self._key(kind, component, resource)
         if self.only is not None and key not in self.only:
             return None
         value = share(self.seed, key)
@@ -120,6 +138,15 @@ class Faults:
             return None
         self.fired[key] = self.fired.get(key, 0) + 1
         return value / rate
+
+    def draw_once(self, kind: str, component: str, resource: str) -> float | None:
+        """As `draw`, but once in its stretch, or what starts anew would fall at once again."""
+        key = self._key(kind, component, resource)
+        return None if key in self.fired else self.draw(kind, component, resource)
+
+    def _key(self, kind: str, component: str, resource: str) -> str:
+        now_s = self.clock.monotonic() - (self.started_s or 0.0)
+        return f"{kind}/{component}/{resource}/{int(now_s / BUCKET_S[kind])}"
 
 
 def resource_of(path: str) -> str:
@@ -132,24 +159,82 @@ def resource_of(path: str) -> str:
     return f"{plural}.{group}" if group else plural
 
 
+LEADERS = {
+    "kube-scheduler": "kube-scheduler",
+    "default-scheduler": "kube-scheduler",
+    "kubelet": "simulated-nodes",
+    "kcp-simulated-nodes": "simulated-nodes",
+}
+CONTROLLERS = "kube-controller-manager"
+OUTSIDERS = frozenset({"simulated-user", "kcp-apiserver", "kcp"})
+
+
+def group_of(user_agent: str) -> str:
+    """The component that whoever calls itself so lives and dies with; empty for those who belong to none."""
+    return "" if user_agent in OUTSIDERS else LEADERS.get(user_agent, CONTROLLERS)
+
+
+def nothing(component: str) -> None:
+    """Nobody to crash."""
+
+
+@attrs.define
+class Pauses:
+    """Until when each component of one daemon stands still, like a process that was stopped."""
+
+    faults: Faults
+    daemon: str
+    until_s: dict[str, float] = attrs.field(factory=dict)
+
+    async def hold(self, user_agent: str, *, claims: bool = False) -> bool:
+        """Nothing wakes a stopped process, least of all a deadline of its own.
+
+        It is stopped when it has just decided to write as the leader (`claims`): that is what a fence is for. True:
+        whoever asked was held up.
+        """
+        group = group_of(user_agent)
+        if not group:
+            return False
+        now_s = self.faults.clock.monotonic()
+        if claims and self.until_s.get(group, 0.0) <= now_s:
+            share = self.faults.draw_once("leader-pause", group + self.daemon, "")
+            if share is not None:
+                self.until_s[group] = now_s + PAUSE_S[0] + share * (PAUSE_S[1] - PAUSE_S[0])
+        if self.until_s.get(group, 0.0) > now_s and not self.faults.healed:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep_until(self.until_s[group])
+            return True
+        return False
+
+
 @attrs.define
 class FaultyTransport:
-    """A transport that fails as `faults` say; the component is the client's user agent."""
+    """A transport that fails as `faults` say; the component is the client's user agent, with the daemon's ending."""
 
     inner: InProcessTransport
     faults: Faults
     panicked: Callable[[str], None]
     """Told of every answer with status 500 that is none of ours: the server's code failed."""
+    daemon: str = ""
+    crash: Callable[[str], None] = nothing
+    pauses: Pauses | None = None
     in_process: bool = True
 
     async def request(self, request: Request, timeout_s: float) -> Response:
-        component, resource = self.inner.user_agent, resource_of(request.path)
+        component, resource = self.inner.user_agent + self.daemon, resource_of(request.path)
+        if self.pauses is not None:
+            claims = request.fence is not None
+            if await self.pauses.hold(self.inner.user_agent, claims=claims) and claims:
+                with anyio.CancelScope(shield=True):  # it was on the wire already
+                    return await self.inner.request(request, timeout_s)
         if request.method == "GET" and "watch=true" in request.query:
             return await self._watch(request, timeout_s, component, resource)
         if request.method in WRITES and self.faults.started_s is not None:
             await anyio.sleep(LATENCY_S)
         await self._before(request, component, resource)
+        await self._crash("crash-before", request, component, resource)
         response = await self.inner.request(request, timeout_s)
+        await self._crash("crash-after", request, component, resource)
         if response.status == 500:
             self.panicked(f"{component}: {request.method} {request.path}: {error_of(response).message}")
         if request.method in WRITES and self.faults.draw("lost-answer", component, resource) is not None:
@@ -171,6 +256,17 @@ class FaultyTransport:
         if slow is not None:
             await anyio.sleep(slow * SLOW_S)
 
+    async def _crash(self, kind: str, request: Request, component: str, resource: str) -> None:
+        group = group_of(self.inner.user_agent)
+        if (
+            request.method in WRITES
+            and group
+            and self.faults.draw_once(kind, component, resource) is not None
+        ):
+            self.crash(group)
+            await anyio.sleep(HANG_S)
+            raise Unreachable(f"{SIMULATED} the component is dead")
+
     async def _watch(self, request: Request, timeout_s: float, component: str, resource: str) -> Response:
         if self.faults.draw("unreachable", component, resource) is not None:
             raise Unreachable(f"{SIMULATED} connection refused")
@@ -178,7 +274,8 @@ class FaultyTransport:
             raise Expired(f"{SIMULATED} too old resource version")
         response = await self.inner.request(request, timeout_s)
         if response.events is not None:
-            response.events = _disturbed(response.events, self.faults, component, resource)
+            hold = partial(self.pauses.hold, self.inner.user_agent) if self.pauses is not None else None
+            response.events = _disturbed(response.events, self.faults, component, resource, hold)
         return response
 
     async def close(self) -> None:
@@ -186,20 +283,31 @@ class FaultyTransport:
 
 
 async def _disturbed(
-    batches: AsyncIterator[Sequence[WatchEvent]], faults: Faults, component: str, resource: str
+    batches: AsyncIterator[Sequence[WatchEvent]],
+    faults: Faults,
+    component: str,
+    resource: str,
+    hold: Callable[[], Awaitable[bool]] | None,
 ) -> AsyncIterator[Sequence[WatchEvent]]:
     """A watch that is cut, late or expires between two batches; what it did not deliver is not lost in the log."""
     try:
         async for batch in batches:
+            if hold is not None:
+                await hold()
             late = faults.draw("watch-delay", component, resource)
             if late is not None:
                 await anyio.sleep(late * LATE_S)
             if faults.draw("watch-cut", component, resource) is not None:
                 return
-            if faults.draw("watch-expired", component, resource) is not None:
+            gap = faults.draw("watch-gap", component, resource)
+            if gap is not None:
+                await anyio.sleep(gap * GAP_S)
+            if gap is not None or faults.draw("watch-expired", component, resource) is not None:
                 yield [_error(Expired(f"{SIMULATED} too old resource version"))]
                 return
             yield batch
+            if faults.draw("duplicate", component, resource) is not None:
+                yield batch
     finally:
         close = getattr(batches, "aclose", None)
         if close is not None:

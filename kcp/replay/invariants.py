@@ -8,7 +8,7 @@ may be late in a simulation, the API may not be wrong.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -16,6 +16,7 @@ import attrs
 from kcp.apis.semantics import pods as pod_facts
 from kcp.apis.semantics import services, workloads
 from kcp.machinery import meta
+from kcp.store.log import DECISIONS_PER_LIFE
 from kcp.store.protocol import Event, Op
 
 Json = dict[str, Any]
@@ -39,7 +40,10 @@ class Violation:
 
 
 class Invariant(Protocol):
+    """`as_stamped`: sees the time that the event bears; else the time at which it happened, whatever clocks said."""
+
     name: str
+    as_stamped: bool
 
     def see(self, event: Event) -> Iterator[str]: ...
 
@@ -49,6 +53,7 @@ class Revisions:
     """Gapless, in commit order, time never runs back; each change follows the one that it says it follows."""
 
     name = "revisions"
+    as_stamped = True
     last_rv: int = 0
     last_us: int = 0
     rv_of: dict[str, int] = attrs.field(factory=dict)
@@ -113,6 +118,7 @@ class Replicas:
     """A ReplicaSet never has more active pods than replicas; those of a Deployment never want more than replicas + surge."""
 
     name = "replicas"
+    as_stamped = False
     owners: dict[str, Owner] = attrs.field(factory=dict)
     owner_of: dict[str, str] = attrs.field(factory=dict)
 
@@ -178,6 +184,7 @@ class Addresses:
     """
 
     name = "addresses"
+    as_stamped = False
     holders: dict[str, dict[str, str]] = attrs.field(factory=dict)
     """address -> uid -> key"""
     held: dict[str, list[str]] = attrs.field(factory=dict)
@@ -212,6 +219,7 @@ class Namespaces:
     """An object lives in a namespace that exists; a namespace that goes leaves nothing behind."""
 
     name = "namespaces"
+    as_stamped = False
     living: set[str] = attrs.field(factory=set)
     objects: Counter[str] = attrs.field(factory=Counter)
 
@@ -230,6 +238,35 @@ class Namespaces:
                 yield f"{key} is created in a namespace that is not there"
         elif key.namespace and event.op is Op.DELETED:
             self.objects[key.namespace] -= 1
+
+
+LEASES = "leases.coordination.k8s.io"
+
+
+@attrs.define
+class Leaders:
+    """Where daemons take turns: what a decision writes is written while its daemon holds the Lease.
+
+    `lease_of` gives the Lease's name for a user agent (empty: none is needed), `identities` the holder that a daemon
+    is, by the number that its decisions begin with.
+    """
+
+    name = "leaders"
+    as_stamped = False
+    lease_of: Callable[[str], str]
+    identities: Mapping[int, str]
+    holders: dict[str, str] = attrs.field(factory=dict)
+
+    def see(self, event: Event) -> Iterator[str]:
+        if event.key.resource == LEASES and event.key.namespace == "kube-system":
+            self.holders[event.key.name] = event.record.value["spec"].get("holderIdentity") or ""
+        decision = event.cause.decision_id
+        lease = self.lease_of(event.cause.actor.user_agent)
+        if decision is None or not lease:
+            return
+        writer = self.identities.get(decision // DECISIONS_PER_LIFE, "")
+        if self.holders.get(lease) != writer:
+            yield f"{event.key} is written by {writer} while {self.holders.get(lease)} holds {lease}"
 
 
 def all_invariants() -> list[Invariant]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 import orjson
 
+from kcp.base.clock import EPOCH_OF_SIMULATION, Clock, microseconds
 from kcp.replay.invariants import Invariant, Violation
 from kcp.store.memory import MemoryDriver
 from kcp.store.protocol import Decision, Event, Input, Key, Op, Record
@@ -27,21 +28,25 @@ class Recording:
 
     driver: MemoryDriver | None
     invariants: list[Invariant]
+    clock: Clock
     events_seen: list[Event] = attrs.field(factory=list)
     violations: list[Violation] = attrs.field(factory=list)
-    moved_us: int = 0
+    moved_s: float = 0.0
     """When something last changed that does not change at rest."""
     _lives: dict[Key, list[Event]] = attrs.field(factory=dict)
 
     def see(self, batch: Sequence[Event]) -> None:
+        now_s = self.clock.monotonic()
+        now_us = microseconds(EPOCH_OF_SIMULATION) + round(now_s * 1e6)
         for event in batch:
             self.events_seen.append(event)
             if event.op is not Op.RENEWED:
                 self._lives.setdefault(event.key, []).append(event)
                 if event.key.resource not in _BACKGROUND:
-                    self.moved_us = event.ts_us
+                    self.moved_s = now_s
+            timed = event if event.ts_us == now_us else attrs.evolve(event, ts_us=now_us)
             for invariant in self.invariants:
-                for text in invariant.see(event):
+                for text in invariant.see(event if invariant.as_stamped else timed):
                     self.broken(invariant.name, event.rv, text)
 
     def broken(self, invariant: str, rv: int, text: str) -> None:

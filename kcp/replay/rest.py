@@ -1,6 +1,6 @@
 """What must hold once nobody does anything any more: a cluster at rest.
 
-`unsettled` says why a cluster has not come to rest yet; the others find faults in one that has.
+Whether it has come to rest at all says `settled.py`; here is what finds faults in one that has.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kcp.api.context import Server
-from kcp.apis.semantics import pods as pod_facts
-from kcp.apis.semantics import services
 from kcp.client.cache.shared_informer import InformerFactory
 from kcp.controllers import effects as fx
 from kcp.controllers.decisions import describe
@@ -19,88 +17,11 @@ from kcp.controllers.sources import Everything, Fan, Owned, Self, Timer
 from kcp.machinery import meta
 from kcp.replay.incident import Incident
 from kcp.replay.run import remake_all
+from kcp.replay.settled import everything
 from kcp.store.log import EventLog
-from kcp.store.protocol import Key, Record, Store
+from kcp.store.protocol import Key, Store
 
 Json = dict[str, Any]
-COUNTERS = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
-SLICES = "endpointslices.discovery.k8s.io"
-
-
-def unsettled(store: EventLog) -> list[str]:
-    """Every reason why this is not a cluster in which all wishes are fulfilled; stops at ten."""
-    found: list[str] = []
-    for text in _unsettled(store):
-        found.append(text)
-        if len(found) == 10:
-            break
-    return found
-
-
-def _unsettled(store: EventLog) -> Iterator[str]:
-    for record in everything(store):
-        if meta.is_deleting(record.value):
-            yield f"{record.key} is still being deleted (finalizers: {meta.finalizers(record.value)})"
-    ready_nodes = [n for n in store.list("nodes") if meta.condition(n.value, "Ready")]
-    yield from _nodes(ready_nodes)
-    yield from _deployments(store, running=bool(ready_nodes))
-    yield from _replicasets(store)
-    yield from _endpoints(store)
-
-
-def _nodes(nodes: Sequence[Record]) -> Iterator[str]:
-    for record in nodes:
-        ready = meta.condition(record.value, "Ready")
-        if ready is not None and ready["status"] != "True":
-            yield f"{record.key} is not ready: {ready['status']}"
-
-
-def _deployments(store: Store, *, running: bool) -> Iterator[str]:
-    for record in store.list("deployments.apps"):
-        deployment = record.value
-        if deployment["spec"].get("paused"):
-            continue
-        status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
-        if status.get("observedGeneration") != deployment["metadata"]["generation"]:
-            yield f"{record.key}: generation {deployment['metadata']['generation']} is not observed"
-        for counter in COUNTERS if running else ():
-            if status.get(counter, 0) != wanted:
-                yield f"{record.key}: {counter} is {status.get(counter, 0)}, wanted {wanted}"
-
-
-def _replicasets(store: Store) -> Iterator[str]:
-    for record in store.list("replicasets.apps"):
-        rs = record.value
-        status, wanted = rs.get("status", {}), rs["spec"].get("replicas", 1)
-        if status.get("observedGeneration") != rs["metadata"]["generation"]:
-            yield f"{record.key}: generation {rs['metadata']['generation']} is not observed"
-        if status.get("replicas", 0) != wanted:
-            yield f"{record.key}: replicas is {status.get('replicas', 0)}, wanted {wanted}"
-
-
-def _endpoints(store: Store) -> Iterator[str]:
-    for record in store.list("services"):
-        service = record.value
-        if not service["spec"].get("selector"):
-            continue
-        pods = [p.value for p in store.list("pods", record.key.namespace)]
-        wanted = sorted(
-            ip
-            for pod in pods
-            if services.selects(service, meta.labels(pod)) and not pod_facts.is_terminal(pod)
-            for ip in pod_facts.pod_ips(pod)
-        )
-        slices = [s.value for s in store.list(SLICES, record.key.namespace)]
-        mine = [s for s in slices if meta.labels(s).get(services.SERVICE_NAME_LABEL) == record.key.name]
-        have = sorted(a for s in mine for e in s.get("endpoints") or () for a in e["addresses"])
-        if wanted != have or not mine:
-            yield f"{record.key}: its slices hold {have}, its pods {wanted}"
-
-
-def everything(store: EventLog) -> Iterator[Record]:
-    """All live objects."""
-    for resource in sorted(row.resource for row in store.kinds):
-        yield from store.list(resource)
 
 
 def dependents_of_nobody(store: EventLog) -> Iterator[str]:

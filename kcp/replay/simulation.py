@@ -6,13 +6,16 @@
 
 Three phases. In the first a scripted user works and things fail; in the second nothing fails any more and the cluster
 must come to rest; at rest caches, plans and owners are checked, and the run's own decisions are re-made from its log.
-Everything runs on the deterministic loop: ten virtual minutes take about a second.
+Everything runs on the deterministic loop: ten virtual minutes take two or three seconds.
+
+With `daemons=2` two control planes share one log, as on PostgreSQL: each has its own API server, caches, clock and
+candidates; they take turns by Lease, and whoever is paused while another takes over must not write any more.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,30 +23,36 @@ from typing import Any
 import anyio
 import attrs
 import structlog
-from anyio.abc import TaskGroup, TaskStatus
 
+from kcp.api.filters.attribution import FENCED_TEXT
 from kcp.apis.semantics.facts import FACTS
-from kcp.base.clock import LoopClock, microseconds
+from kcp.base.certs import Authority, generate_key, private_key_pem
+from kcp.base.clock import Clock, LoopClock
 from kcp.base.entropy import SeededEntropy
 from kcp.base.loop import DetLoop, run_deterministic
 from kcp.client.client import Client
 from kcp.client.transport import InProcessTransport
-from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
+from kcp.controlplane.cluster import ADMIN, CANDIDATES, Cluster, ClusterOptions
+from kcp.controlplane.election import Election
 from kcp.machinery.errors import ApiError
-from kcp.machinery.watch import WatchEvent
-from kcp.node.fleet import Fleet
 from kcp.replay import rest
-from kcp.replay.faults import BUCKET_S, SIMULATED, Faults, FaultyTransport
+from kcp.replay.coverage import Coverage, covered
+from kcp.replay.disturbances import Disturbances, WrongClock
+from kcp.replay.faults import CONTROLLERS, SIMULATED, Faults, FaultyTransport, Pauses, group_of
 from kcp.replay.incident import Incident, Reader
-from kcp.replay.invariants import Violation, all_invariants
+from kcp.replay.invariants import LEASES, Leaders, Violation, all_invariants
 from kcp.replay.recording import Recording, digest_of
+from kcp.replay.settled import unsettled
+from kcp.replay.store_faults import Daemon, FaultyDriver, Later, SharedLog
 from kcp.replay.tripwire import armed
+from kcp.replay.witness import WITNESSED, Witness
 from kcp.replay.workload import Operation, play, script, tidy
+from kcp.replay.workload_invariants import workload_invariants
 from kcp.store.facts import projections
 from kcp.store.log import EventLog
 from kcp.store.memory import MemoryDriver
 from kcp.store.open import open_store
-from kcp.store.protocol import Event, Op
+from kcp.store.protocol import Key, Op
 from kcp.store.reader import LogReader
 
 Json = dict[str, Any]
@@ -54,12 +63,9 @@ LIMIT_STEPS = 300_000
 REST_WITHIN_S = 1800.0
 """How long after healing a cluster may take to come to rest: the longest backoff of a key is 1000 s."""
 QUIET_S = 30.0
+TIDY_TRIES, UNDONE_TRIES = 60, 5
 CATCH_UP_TRIES, CATCH_UP_S = 90, 1.0
 """A reflector waits up to a minute before it lists again."""
-RESTART_STRETCH_S, SILENCE_STRETCH_S = BUCKET_S["restart"], BUCKET_S["node-silent"]
-MAX_SILENCE_S = 180.0
-WAKE_RETRY_S = 1.0
-WITNESSED = ("pods", "replicasets.apps", "namespaces", "endpointslices.discovery.k8s.io")
 
 
 @attrs.frozen
@@ -77,6 +83,7 @@ class Run:
     fired: tuple[str, ...]
     operations: tuple[Operation, ...]
     said: tuple[str, ...]
+    coverage: Coverage = attrs.field(factory=Coverage)
 
 
 @attrs.define
@@ -89,153 +96,162 @@ class Simulation:
     nodes: int
     faults: Faults
     recording: Recording
-    store: EventLog
     clock: LoopClock
-    said: list[str] = attrs.field(factory=list)
+    said: list[str]
+    open_logs: Callable[[Later], list[EventLog]]
+    """The log as each daemon has it."""
+    clusters: list[Cluster] = attrs.field(factory=list)
     witnesses: list[Witness] = attrs.field(factory=list)
 
-    def transport(self, inner: InProcessTransport) -> FaultyTransport:
-        return FaultyTransport(inner, self.faults, self._panicked)
+    @property
+    def store(self) -> EventLog:
+        """The log as the first daemon has it: that one is watched."""
+        store = self.clusters[0].store
+        assert isinstance(store, EventLog)
+        return store
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as group:
+
+            def later(seconds: float, then: Callable[[], None]) -> None:
+                group.start_soon(_later, seconds, then)
+
+            logs = self.open_logs(later)
+            logs[0].listen(self.recording.see)
+            self.clusters = [self._cluster(number, log, len(logs)) for number, log in enumerate(logs, 1)]
+            for cluster in self.clusters:
+                await group.start(cluster.run)
+            for cluster in self.clusters:
+                client = Client(InProcessTransport(cluster.handler, ADMIN, "witness"), cluster.catalog)
+                self.witnesses += [Witness(resource, client) for resource in WITNESSED]
+            for witness in self.witnesses:
+                await group.start(witness.run)
+            await self._disturb()
+            self.faults.heal()
+            await self._tidy(self.witnesses[0].client)
+            await self._rest()
+            group.cancel_scope.cancel()
+
+    def _cluster(self, number: int, log: EventLog, daemons: int) -> Cluster:
+        """The daemon of this number; the second and further ones have names and chances of their own."""
+        daemon = "" if number == 1 else f"@{number}"
+        entropy = SeededEntropy(self.seed, f"cluster{daemon}")
+        pauses = Pauses(self.faults, daemon) if daemons > 1 else None
+
+        def transport(inner: InProcessTransport) -> FaultyTransport:
+            return FaultyTransport(
+                inner, self.faults, self._panicked, daemon, lambda name: cluster.restart(name), pauses
+            )
+
+        options = ClusterOptions(nodes=self.nodes, wrap_transport=transport)
+        clock: Clock = WrongClock(self.clock, self.faults, f"clock{daemon}")
+        if daemons > 1:
+            options = self._one_of_several(number, options)
+        cluster = Cluster.build(log, clock, entropy, options)
+        return cluster
+
+    def _one_of_several(self, number: int, options: ClusterOptions) -> ClusterOptions:
+        """Keys are shared, and the daemons tell each other apart."""
+        keys = SeededEntropy(self.seed, "keys")
+        return attrs.evolve(
+            options,
+            election=Election(identity_of(number)),
+            host=identity_of(number),
+            peer_address=f"192.0.2.{number}:6443",
+            authority=Authority.create("kubernetes", self.clock, keys.stream("authority")),
+            service_account_key=private_key_pem(generate_key(keys.stream("accounts"))),
+        )
 
     def _panicked(self, text: str) -> None:
         self.recording.broken("no panic", self.store.rv, text)
 
-    async def run(self) -> None:
-        self.store.listen(self.recording.see)
-        entropy = SeededEntropy(self.seed, "cluster")
-        options = ClusterOptions(nodes=self.nodes, wrap_transport=self.transport)
-        cluster = Cluster.build(self.store, self.clock, entropy, options)
-        undisturbed = Client(InProcessTransport(cluster.handler, ADMIN, "witness"), cluster.catalog)
-        async with anyio.create_task_group() as group:
-            await group.start(cluster.run)
-            self.witnesses = [Witness(resource, undisturbed) for resource in WITNESSED]
-            for witness in self.witnesses:
-                await group.start(witness.run)
-            await self._disturb(cluster)
-            self.faults.heal()
-            await tidy(undisturbed)
-            await self._rest(cluster)
-            group.cancel_scope.cancel()
-
-    async def _disturb(self, cluster: Cluster) -> None:
+    async def _disturb(self) -> None:
         """The user works, things fail."""
         self.faults.start()
-        user = cluster.client(ADMIN, "simulated-user")
+        user = self.clusters[0].client(ADMIN, "simulated-user")
         with anyio.move_on_after(self.duration_s):
             async with anyio.create_task_group() as group:
-                group.start_soon(self._restarts, cluster)
-                group.start_soon(self._silences, cluster, group)
+                for number, cluster in enumerate(self.clusters, 1):
+                    daemon = "" if number == 1 else f"@{number}"
+                    Disturbances(cluster, self.faults, self.clock, daemon).start(group)
                 await play(user, self.operations, self.said)
                 await anyio.sleep_forever()
 
-    async def _restarts(self, cluster: Cluster) -> None:
-        while True:
-            due = [(self.faults.draw("restart", name, ""), name) for name in cluster.components]
-            begun_s = self.clock.monotonic()
-            for share, name in sorted((share, name) for share, name in due if share is not None):
-                await anyio.sleep_until(begun_s + share * RESTART_STRETCH_S)
-                cluster.restart(name)
-            await anyio.sleep_until(begun_s + RESTART_STRETCH_S)
-
-    async def _silences(self, cluster: Cluster, group: TaskGroup) -> None:
-        """Nodes go silent for a while; every other time the machine goes down with all that runs on it."""
-        while True:
-            begun_s = self.clock.monotonic()
-            for name in sorted(cluster.fleet.agents) if cluster.fleet is not None else ():
-                share = self.faults.draw("node-silent", "node", name)
-                if share is not None:
-                    group.start_soon(self._silence, cluster, name, share)
-            await anyio.sleep_until(begun_s + SILENCE_STRETCH_S)
-
-    async def _silence(self, cluster: Cluster, name: str, share: float) -> None:
-        fleet = cluster.fleet
-        assert fleet is not None
-        if share < 0.5:
-            fleet.stop_node(name)
-        else:
-            fleet.power_off_node(name)
-        try:
-            await anyio.sleep(5 + share * MAX_SILENCE_S)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._wake(cluster, fleet, name)
-
-    async def _wake(self, cluster: Cluster, fleet: Fleet, name: str) -> None:
-        """Until it talks again, or all nodes were restarted meanwhile."""
-        while cluster.fleet is fleet and fleet.agents[name].silent:
+    async def _tidy(self, client: Client) -> None:
+        """What is under way when everything heals may still be refused."""
+        for _ in range(TIDY_TRIES):
             try:
-                await fleet.start_node(name)
+                await tidy(client)
+                return
             except ApiError:
-                await anyio.sleep(WAKE_RETRY_S)
+                await anyio.sleep(CATCH_UP_S)
+        await tidy(client)
 
-    async def _rest(self, cluster: Cluster) -> None:
+    async def _rest(self) -> None:
         """Wait until nothing moves any more, then look."""
         broken = self.recording.broken
         deadline_s = self.clock.monotonic() + REST_WITHIN_S
         reasons = ["it has not been quiet"]
         while self.clock.monotonic() < deadline_s:
             await anyio.sleep(QUIET_S / 3)
-            quiet_us = microseconds(self.clock.now()) - self.recording.moved_us
-            if quiet_us >= QUIET_S * 1e6:
-                reasons = rest.unsettled(self.store)
+            if self.clock.monotonic() - self.recording.moved_s >= QUIET_S:
+                reasons = unsettled(self.store)
                 if not reasons:
                     break
         for reason in reasons:
             broken("comes to rest", 0, reason)
         for text in rest.dependents_of_nobody(self.store):
             broken("owners", 0, text)
-        for text in await self._stale_caches(cluster):
-            broken("caches", 0, text)
-        for text in rest.unfinished_plans(cluster.server, cluster.runs):
-            broken("idle plans", 0, text)
+        for cluster in self._leading():
+            for text in await self._stale_caches(cluster):
+                broken("caches", 0, text)
+            for text in await self._unfinished_plans(cluster):
+                broken("idle plans", 0, text)
+        for cluster in self.clusters:
+            await cluster.store.catch_up()
+        await anyio.sleep(CATCH_UP_S)
         for witness in self.witnesses:
             for text in witness.differences(self.recording.events_seen):
                 broken("watchers", 0, text)
+
+    def _leading(self) -> list[Cluster]:
+        """Whose controllers run."""
+        if len(self.clusters) == 1:
+            return self.clusters
+        lease = self.store.get(Key(LEASES, "kube-system", CONTROLLERS))
+        holder = None if lease is None else lease.value["spec"].get("holderIdentity")
+        return [c for c in self.clusters if c.options.election and c.options.election.identity == holder]
+
+    async def _unfinished_plans(self, cluster: Cluster) -> list[str]:
+        """What stays undone; a timer may be due this very moment."""
+        found: list[str] = []
+        for _ in range(UNDONE_TRIES):
+            found = list(rest.unfinished_plans(cluster.server, cluster.runs))
+            if not found:
+                break
+            await anyio.sleep(CATCH_UP_S)
+        return found
 
     async def _stale_caches(self, cluster: Cluster) -> list[str]:
         """Caches that stay behind; heartbeats go on, so one that waits to list again may be a little late."""
         found: list[str] = []
         for _ in range(CATCH_UP_TRIES):
-            found = list(rest.stale_caches(self.store, cluster.informers))
+            found = list(rest.stale_caches(cluster.store, cluster.informers))
             if not found:
                 break
             await anyio.sleep(CATCH_UP_S)
         return found
 
 
-@attrs.define
-class Witness:
-    """A watcher that nobody disturbs: it must see every change of its resource once, in order."""
+async def _later(seconds: float, then: Callable[[], None]) -> None:
+    try:
+        await anyio.sleep(seconds)
+    finally:
+        then()
 
-    resource: str
-    client: Client
-    since_rv: int = 0
-    saw: list[tuple[str, int]] = attrs.field(factory=list)
 
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        page = await self.client.list(self.resource)
-        self.since_rv = last = page.rv
-        task_status.started()
-        while True:
-            async for batch in self.client.watch(self.resource, resource_version=str(last)):
-                for event in batch:
-                    last = event.document.rv
-                    self._note(event)
-
-    def _note(self, event: WatchEvent) -> None:
-        if event.type != "BOOKMARK":
-            self.saw.append((event.type, event.document.rv))
-
-    def differences(self, events: Sequence[Event]) -> Iterator[str]:
-        wanted = [
-            (event.op.name, event.rv)
-            for event in events
-            if event.key.resource == self.resource and event.rv > self.since_rv and event.op is not Op.RENEWED
-        ]
-        if wanted != self.saw:
-            pairs = zip([*wanted, None], [*self.saw, None], strict=False)
-            at = next(((w, s) for w, s in pairs if w != s), None)
-            yield f"a watch of {self.resource} saw {len(self.saw)} changes of {len(wanted)}; first difference: {at}"
+def identity_of(number: int) -> str:
+    return f"daemon-{number}"
 
 
 def simulate(
@@ -246,31 +262,54 @@ def simulate(
     rates: Mapping[str, float] | None = None,
     only: frozenset[str] | None = None,
     nodes: int = NODES,
+    daemons: int = 1,
     store: str | Path = "memory:",
 ) -> Run:
     """Run the cluster of this seed to its end.
 
     `operations` and `only` (fault keys) replace what the seed would do; `store` is `memory:` or a file to write the
-    log to, which is then an ordinary incident log. Raises OSError or StoreError when that file cannot be written.
+    log to, which is then an ordinary incident log. Raises OSError or StoreError when that file cannot be written,
+    ValueError for a file that several daemons would have to share.
     """
+    if daemons > 1 and str(store) not in ("memory:", ":memory:"):
+        raise ValueError("several simulated daemons share a log in memory, not a file")
     script_ = script(seed, duration_s, nodes) if operations is None else tuple(operations)
     clock = LoopClock()
     steps: list[int] = [0]
     driver = (
         MemoryDriver(SeededEntropy(seed, "store").uid()) if str(store) in ("memory:", ":memory:") else None
     )
-    recording = Recording(driver, all_invariants())
+    identities = {number: identity_of(number) for number in range(1, daemons + 1)}
+    leaders = [Leaders(_lease_of, identities)] if daemons > 1 else []
+    recording = Recording(driver, [*all_invariants(), *workload_invariants(), *leaders], clock)
     faults = Faults(seed, rates or {}, clock, only)
     ended: list[float] = []
     said: list[str] = []
 
-    async def main() -> None:
-        if driver is not None:
-            log = EventLog(driver, clock)
-        else:
+    def open_logs(later: Later) -> list[EventLog]:
+        if driver is None:
             entropy = SeededEntropy(seed, "store")
-            log = open_store(store, clock=clock, inline=True, entropy=entropy, projections=projections(FACTS))
-        simulation = Simulation(seed, duration_s, script_, nodes, faults, recording, log, clock, said)
+            return [
+                open_store(
+                    store,
+                    clock=WrongClock(clock, faults, "clock"),
+                    inline=True,
+                    entropy=entropy,
+                    projections=projections(FACTS),
+                    wrap_driver=lambda inner: FaultyDriver(inner, faults, later),
+                )
+            ]
+        if daemons == 1:
+            return [EventLog(FaultyDriver(driver, faults, later), WrongClock(clock, faults, "clock"))]
+        shared = SharedLog(driver)
+        drivers = [Daemon(shared, number, faults) for number in identities]
+        return [
+            EventLog(FaultyDriver(each, faults, later, each.name), _clock_of(each.number, clock, faults))
+            for each in drivers
+        ]
+
+    async def main() -> None:
+        simulation = Simulation(seed, duration_s, script_, nodes, faults, recording, clock, said, open_logs)
         try:
             await simulation.run()
         finally:
@@ -305,7 +344,17 @@ def simulate(
         fired=tuple(faults.fired),
         operations=script_,
         said=tuple(said),
+        coverage=covered([decision for _, decision in decisions], faults),
     )
+
+
+def _lease_of(user_agent: str) -> str:
+    group = group_of(user_agent)
+    return CANDIDATES[group][1] if group in CANDIDATES else ""
+
+
+def _clock_of(number: int, clock: LoopClock, faults: Faults) -> Clock:
+    return WrongClock(clock, faults, "clock" if number == 1 else f"clock@{number}")
 
 
 @contextmanager
@@ -315,8 +364,10 @@ def _crashes_are_violations(recording: Recording) -> Iterator[None]:
     def catch(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         del logger
         trace = traceback.format_exc()
-        if method in ("error", "exception", "critical") and SIMULATED not in trace:
-            about = {k: v for k, v in event.items() if k != "exc_info"}
+        about = {k: v for k, v in event.items() if k != "exc_info"}
+        told = f"{trace}{about}"
+        expected = any(text in told for text in (SIMULATED, FENCED_TEXT))
+        if method in ("error", "exception", "critical") and not expected:
             recording.broken("no crash", 0, f"{about}\n{trace}")
         raise structlog.DropEvent
 

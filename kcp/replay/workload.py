@@ -2,12 +2,14 @@
 
     12.40 s  scale         {"name": "web-1", "namespace": "default", "replicas": 5}
 
-An operation that finds nothing to act on does nothing: a script stays a script when operations are left out of it.
+Each seed has interests of its own (rollouts, jobs, volumes, …) and a pace: a user who does everything at once rarely
+gets far enough with anything. An operation that finds nothing to act on does nothing: a script stays a script when
+operations are left out of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -16,11 +18,14 @@ import attrs
 from kcp.base.entropy import Entropy, SeededEntropy
 from kcp.client.client import Client
 from kcp.machinery.errors import ApiError, NotFound
+from kcp.replay.manifests import REGISTRY
+from kcp.replay.verbs import CRONJOBS, DEPLOYMENTS, JOBS, QUOTAS, VERBS, untaint
 
 Json = dict[str, Any]
-DEPLOYMENTS = "deployments.apps"
 OPERATION_TIMEOUT_S = 30.0
-REGISTRY = "registry.example"
+PACES_S = (12.0, 24.0, 40.0)
+"""The longest pause between two operations; a third of them follow at once."""
+NAMESPACES = 3
 
 
 @attrs.frozen
@@ -34,17 +39,30 @@ class Operation:
 
 
 def script(seed: int, duration_s: float, nodes: int = 3) -> tuple[Operation, ...]:
-    """What the user of this seed does within `duration_s`, one operation every few seconds."""
+    """What the user of this seed does within `duration_s`."""
     entropy = SeededEntropy(seed, "user")
     writer = _Writer(entropy, nodes)
+    pace_s = PACES_S[entropy.below(len(PACES_S))]
+    verbs = _weighted(interests(entropy))
     operations: list[Operation] = []
     at_s = 0.0
     while True:
-        at_s = round(at_s + entropy.uniform(0.0, 0.2 if entropy.below(3) == 0 else 12.0), 3)
+        at_s = round(at_s + entropy.uniform(0.0, 0.2 if entropy.below(3) == 0 else pace_s), 3)
         if at_s >= duration_s:
             return tuple(operations)
-        verb, args = writer.next()
+        verb, args = writer.next(verbs)
         operations.append(Operation(at_s, verb, args))
+
+
+def interests(entropy: Entropy) -> tuple[str, ...]:
+    """One to three of them, besides what every user does."""
+    names = [name for name in INTERESTS if name != EVERYBODY]
+    entropy.shuffle(names)
+    return (EVERYBODY, *names[: 1 + entropy.below(3)])
+
+
+def _weighted(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(verb for name in names for verb, weight in INTERESTS[name] for _ in range(weight))
 
 
 @attrs.define
@@ -53,113 +71,316 @@ class _Writer:
 
     entropy: Entropy
     nodes: int
-    apps: list[tuple[str, str]] = attrs.field(factory=list)
+    made: dict[str, list[Json]] = attrs.field(factory=dict)
+    """By the verb that makes it: what tells it apart."""
     namespaces: list[str] = attrs.field(factory=lambda: ["default"])
-    made: int = 0
+    numbers: int = 0
 
-    def next(self) -> tuple[str, Json]:
-        verb = _WEIGHTED[self.entropy.below(len(_WEIGHTED))]
-        if not self.apps and verb in _NEED_APP:
-            verb = "create-deployment"
-        args = getattr(self, "_" + verb.replace("-", "_"), self._an_app)()
-        return verb, args
+    def next(self, verbs: Sequence[str]) -> tuple[str, Json]:
+        verb = self._of(verbs)
+        maker = _NEEDS.get(verb)
+        if maker is not None and not self.made.get(maker):
+            verb = maker
+        return verb, _ARGUMENTS[verb](self)
 
-    def _number(self) -> int:
-        self.made += 1
-        return self.made
+    def _of(self, items: Sequence[Any]) -> Any:
+        return items[self.entropy.below(len(items))]
 
-    def _an_app(self) -> Json:
-        namespace, name = self.apps[self.entropy.below(len(self.apps))]
-        return {"namespace": namespace, "name": name}
+    def number(self) -> int:
+        self.numbers += 1
+        return self.numbers
 
-    def _create_deployment(self) -> Json:
-        namespace = self.namespaces[self.entropy.below(len(self.namespaces))]
-        name = f"web-{self.entropy.below(6)}"
-        if (namespace, name) not in self.apps:
-            self.apps.append((namespace, name))
-        surge, unavailable = _BOUNDS[self.entropy.below(len(_BOUNDS))]
+    def new(self, verb: str, prefix: str, names: int, **more: Any) -> Json:
+        """A name, one of few, in a namespace."""
+        place = {"namespace": self._of(self.namespaces), "name": f"{prefix}-{self.entropy.below(names)}"}
+        return {**self._note(verb, place), **more}
+
+    def new_cluster_wide(self, verb: str, prefix: str, names: int, **more: Any) -> Json:
+        return {**self._note(verb, {"name": f"{prefix}-{self.entropy.below(names)}"}), **more}
+
+    def _note(self, verb: str, place: Json) -> Json:
+        made = self.made.setdefault(verb, [])
+        if place not in made:
+            made.append(place)
+        return place
+
+    def one(self, verb: str, **more: Any) -> Json:
+        return {**self._of(self.made[verb]), **more}
+
+    def below(self, n: int) -> int:
+        return self.entropy.below(n)
+
+    def pick(self) -> Json:
+        return {"index": self.entropy.below(1000)}
+
+    def node(self, **more: Any) -> Json:
+        return {"node": self.entropy.below(max(1, self.nodes)), **more}
+
+    def image(self) -> str:
+        return f"{REGISTRY}/app:{self.entropy.below(4)}"
+
+    def propagation(self) -> str:
+        return str(self._of(("Background", "Foreground", "Orphan")))
+
+    def deployment(self) -> Json:
+        place = self.new("create-deployment", "web", 6)
+        surge, unavailable = self._of(_BOUNDS)
         return {
-            "namespace": namespace,
-            "name": name,
-            "replicas": self.entropy.below(7),
+            **place,
+            "replicas": self.below(7),
             "surge": surge,
             "unavailable": unavailable,
-            "recreate": self.entropy.below(6) == 0,
-            "tolerate_s": (None, None, 45)[self.entropy.below(3)],
+            "recreate": self.below(6) == 0,
+            "tolerate_s": self._of((None, None, 45)),
         }
 
-    def _scale(self) -> Json:
-        return {**self._an_app(), "replicas": self.entropy.below(10)}
+    def stateful_set(self) -> Json:
+        place = self.new("create-statefulset", "db", 3)
+        return {
+            **place,
+            "replicas": self.below(5),
+            "parallel": self.below(3) == 0,
+            "claims": place["name"] == "db-1",  # pods without claims cannot be adopted by a set with claims
+            "partition": self._of((0, 0, 0, 1)),
+        }
 
-    def _set_image(self) -> Json:
-        return {**self._an_app(), "image": f"{REGISTRY}/app:{self.entropy.below(4)}"}
+    def job(self) -> Json:
+        return {
+            **self.new("create-job", "job", 8),
+            "command": self._of(_COMMANDS),
+            "completions": 1 + self.below(5),
+            "parallelism": 1 + self.below(3),
+            "indexed": self.below(2) == 0,
+            "backoff_limit": self.below(3),
+            "ttl_s": self._of((None, 10, 60)),
+        }
 
-    def _delete_deployment(self) -> Json:
-        app = self._an_app()
-        return {**app, "propagation": ("Background", "Foreground", "Orphan")[self.entropy.below(3)]}
+    def pod(self) -> Json:
+        claims = self.made.get("create-claim", [])
+        own = self._of(claims) if claims and self.below(2) == 0 else None
+        return {
+            "namespace": own["namespace"] if own else self._of(self.namespaces),
+            "name": f"pod-{self.number()}",
+            "command": self._of(_COMMANDS),
+            "restart": self._of(("Always", "OnFailure", "Never")),
+            "claim": own["name"] if own else "",
+            "ephemeral": self.below(4) == 0,
+        }
 
-    def _create_namespace(self) -> Json:
-        name = f"team-{self.entropy.below(3)}"
+    def new_namespace(self) -> Json:
+        name = f"team-{self.below(NAMESPACES)}"
         if name not in self.namespaces:
             self.namespaces.append(name)
         return {"name": name}
 
-    def _delete_namespace(self) -> Json:
-        return {"name": f"team-{self.entropy.below(3)}"}
-
-    def _pick(self) -> Json:
-        return {"index": self.entropy.below(1000)}
-
-    _delete_pod = _pick
-    _release_pod = _pick
-    _delete_replicaset = _pick
-
-    def _owned_config(self) -> Json:
-        return {**self._an_app(), "config": f"config-{self._number()}"}
-
-    def _node(self) -> Json:
-        return {"node": self.entropy.below(max(1, self.nodes))}
-
-    def _taint_node(self) -> Json:
-        return {**self._node(), "effect": ("NoSchedule", "NoExecute")[self.entropy.below(2)]}
-
-    _untaint_node = _node
-    _label_node = _node
-
 
 _BOUNDS = (("25%", "25%"), (1, 0), (0, 1), ("100%", 0), (2, 1))
-_WEIGHTS = (
-    ("create-deployment", 8),
-    ("scale", 8),
-    ("set-image", 8),
-    ("pause", 1),
-    ("resume", 2),
-    ("delete-deployment", 3),
-    ("create-service", 3),
-    ("delete-service", 1),
-    ("create-namespace", 2),
-    ("delete-namespace", 1),
-    ("delete-pod", 4),
-    ("release-pod", 1),
-    ("delete-replicaset", 1),
-    ("owned-config", 2),
-    ("taint-node", 2),
-    ("untaint-node", 3),
-    ("label-node", 1),
-)
-_WEIGHTED = tuple(verb for verb, weight in _WEIGHTS for _ in range(weight))
-_NEED_APP = frozenset(
-    {
-        "scale",
-        "set-image",
-        "pause",
-        "resume",
-        "delete-deployment",
-        "create-service",
-        "delete-service",
-        "owned-config",
-    }
-)
+_COMMANDS = ("sleep 5", "sleep 20", "sleep 90", "exit 0", "exit 1", "sleep 10; exit 3")
+EVERYBODY = "rollouts"
+INTERESTS: Mapping[str, tuple[tuple[str, int], ...]] = {
+    EVERYBODY: (
+        ("create-deployment", 8),
+        ("scale", 8),
+        ("set-image", 8),
+        ("pause", 1),
+        ("resume", 2),
+        ("delete-deployment", 3),
+        ("create-service", 3),
+        ("delete-service", 1),
+        ("create-namespace", 2),
+        ("delete-namespace", 1),
+        ("delete-pod", 4),
+        ("release-pod", 1),
+        ("delete-replicaset", 1),
+        ("owned-config", 2),
+        ("taint-node", 2),
+        ("untaint-node", 3),
+        ("label-node", 1),
+    ),
+    "sets": (
+        ("create-statefulset", 12),
+        ("scale-statefulset", 12),
+        ("update-statefulset", 10),
+        ("delete-statefulset", 4),
+        ("force-delete-pod", 2),
+    ),
+    "daemons": (
+        ("create-daemonset", 8),
+        ("update-daemonset", 10),
+        ("delete-daemonset", 4),
+        ("taint-node", 4),
+        ("untaint-node", 6),
+        ("label-node", 4),
+    ),
+    "jobs": (
+        ("create-job", 20),
+        ("suspend-job", 4),
+        ("resume-job", 6),
+        ("delete-job", 5),
+        ("create-cronjob", 4),
+        ("suspend-cronjob", 1),
+        ("delete-cronjob", 2),
+        ("delete-pod", 6),
+    ),
+    "budgets": (
+        ("create-budget", 8),
+        ("delete-budget", 2),
+        ("evict-pod", 20),
+        ("create-controller", 6),
+        ("scale-controller", 6),
+        ("delete-controller", 3),
+    ),
+    "quotas": (
+        ("create-quota", 8),
+        ("set-quota", 5),
+        ("delete-quota", 2),
+        ("create-config", 12),
+        ("delete-config", 5),
+        ("create-namespace", 4),
+        ("delete-namespace", 2),
+    ),
+    "volumes": (
+        ("create-claim", 12),
+        ("delete-claim", 6),
+        ("create-volume", 8),
+        ("delete-volume", 3),
+        ("create-pod", 14),
+        ("delete-pod", 6),
+        ("create-statefulset", 4),
+        ("delete-statefulset", 2),
+    ),
+    "owners": (
+        ("create-config", 12),
+        ("own-in-a-circle", 8),
+        ("delete-config", 8),
+        ("owned-config", 8),
+        ("create-controller", 4),
+        ("delete-controller", 4),
+        ("delete-deployment", 4),
+        ("create-namespace", 3),
+        ("delete-namespace", 2),
+    ),
+    "services": (
+        ("create-endpoints", 8),
+        ("set-endpoints", 8),
+        ("delete-slice", 4),
+        ("create-service", 8),
+        ("delete-service", 6),
+        ("create-cidr", 3),
+        ("delete-cidr", 3),
+    ),
+    "accounts": (
+        ("create-account", 8),
+        ("delete-account", 5),
+        ("create-role", 6),
+        ("aggregate-roles", 3),
+        ("delete-role", 4),
+        ("request-certificate", 8),
+        ("approve-certificate", 8),
+        ("create-namespace", 3),
+        ("delete-namespace", 2),
+    ),
+}
+_CIDRS = ("10.97.0.0/24", "10.98.0.0/24", "10.99.0.0/24")
+_ARGUMENTS: Mapping[str, Callable[[_Writer], Json]] = {
+    "create-deployment": _Writer.deployment,
+    "scale": lambda w: w.one("create-deployment", replicas=w.below(10)),
+    "set-image": lambda w: w.one("create-deployment", image=w.image()),
+    "pause": lambda w: w.one("create-deployment"),
+    "resume": lambda w: w.one("create-deployment"),
+    "delete-deployment": lambda w: w.one("create-deployment", propagation=w.propagation()),
+    "create-service": lambda w: w.one("create-deployment"),
+    "delete-service": lambda w: w.one("create-deployment"),
+    "create-endpoints": lambda w: w.new("create-endpoints", "outside", 3, addresses=w.below(4)),
+    "set-endpoints": lambda w: w.one("create-endpoints", addresses=w.below(4)),
+    "delete-slice": _Writer.pick,
+    "create-namespace": _Writer.new_namespace,
+    "delete-namespace": lambda w: {"name": f"team-{w.below(NAMESPACES)}"},
+    "delete-pod": _Writer.pick,
+    "force-delete-pod": _Writer.pick,
+    "release-pod": _Writer.pick,
+    "evict-pod": _Writer.pick,
+    "delete-replicaset": _Writer.pick,
+    "create-controller": lambda w: w.new("create-controller", "old", 3, replicas=w.below(5)),
+    "scale-controller": lambda w: w.one("create-controller", replicas=w.below(6)),
+    "delete-controller": lambda w: w.one("create-controller", propagation=w.propagation()),
+    "create-statefulset": _Writer.stateful_set,
+    "scale-statefulset": lambda w: w.one("create-statefulset", replicas=w.below(6)),
+    "update-statefulset": lambda w: w.one("create-statefulset", image=w.image()),
+    "delete-statefulset": lambda w: w.one("create-statefulset", propagation=w.propagation()),
+    "create-daemonset": lambda w: w.new("create-daemonset", "agent", 2, surge=w.below(2)),
+    "update-daemonset": lambda w: w.one("create-daemonset", image=w.image()),
+    "delete-daemonset": lambda w: w.one("create-daemonset", propagation=w.propagation()),
+    "create-job": _Writer.job,
+    "suspend-job": lambda w: w.one("create-job"),
+    "resume-job": lambda w: w.one("create-job"),
+    "delete-job": lambda w: {**w.pick(), "propagation": w.propagation()},
+    "create-cronjob": lambda w: w.new(
+        "create-cronjob",
+        "every-minute",
+        2,
+        policy=("Allow", "Forbid", "Replace")[w.below(3)],
+        command=_COMMANDS[w.below(len(_COMMANDS))],
+    ),
+    "suspend-cronjob": lambda w: w.one("create-cronjob"),
+    "delete-cronjob": lambda w: w.one("create-cronjob", propagation=w.propagation()),
+    "create-pod": _Writer.pod,
+    "create-claim": lambda w: w.new("create-claim", "claim", 4, made_on_demand=w.below(2) == 0),
+    "delete-claim": lambda w: w.one("create-claim"),
+    "create-volume": lambda w: w.new_cluster_wide(
+        "create-volume", "disk", 4, policy=("Retain", "Delete")[w.below(2)]
+    ),
+    "delete-volume": lambda w: w.one("create-volume"),
+    "create-budget": lambda w: w.one("create-deployment", minimum=(1, 2, "50%", "100%")[w.below(4)]),
+    "delete-budget": lambda w: w.one("create-deployment"),
+    "create-quota": lambda w: w.new("create-quota", "limit", 1, pods=4 + w.below(12), configs=2 + w.below(4)),
+    "set-quota": lambda w: w.one("create-quota", pods=4 + w.below(12)),
+    "delete-quota": lambda w: w.one("create-quota"),
+    "create-config": lambda w: w.new("create-config", "config", 8),
+    "delete-config": lambda w: w.one("create-config", propagation=w.propagation()),
+    "owned-config": lambda w: w.one("create-deployment", config=f"config-{w.number()}"),
+    "own-in-a-circle": lambda w: w.one("create-config", blocks=w.below(2) == 0),
+    "taint-node": lambda w: w.node(effect=("NoSchedule", "NoExecute")[w.below(2)]),
+    "untaint-node": _Writer.node,
+    "label-node": _Writer.node,
+    "create-account": lambda w: w.new("create-account", "robot", 3),
+    "delete-account": lambda w: w.one("create-account"),
+    "create-role": lambda w: w.new_cluster_wide(
+        "create-role", "reads", 3, resource=("pods", "services", "nodes")[w.below(3)]
+    ),
+    "aggregate-roles": lambda w: w.new_cluster_wide("create-role", "all", 1),
+    "delete-role": lambda w: w.one("create-role"),
+    "create-cidr": lambda w: w.new_cluster_wide("create-cidr", "more", 2, cidr=_CIDRS[w.below(len(_CIDRS))]),
+    "delete-cidr": lambda w: w.one("create-cidr"),
+    "request-certificate": lambda w: w.new_cluster_wide("request-certificate", "request", 6),
+    "approve-certificate": lambda w: w.one(
+        "request-certificate", verdict=("Approved", "Approved", "Denied")[w.below(3)]
+    ),
+}
+_NEEDS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "scale", "set-image", "pause", "resume", "delete-deployment", "create-service", "delete-service",
+            "owned-config", "create-budget", "delete-budget",
+        ),
+        "create-deployment",
+    ),
+    **dict.fromkeys(("set-endpoints",), "create-endpoints"),
+    **dict.fromkeys(("scale-controller", "delete-controller"), "create-controller"),
+    **dict.fromkeys(("scale-statefulset", "update-statefulset", "delete-statefulset"), "create-statefulset"),
+    **dict.fromkeys(("update-daemonset", "delete-daemonset"), "create-daemonset"),
+    **dict.fromkeys(("suspend-job", "resume-job"), "create-job"),
+    **dict.fromkeys(("suspend-cronjob", "delete-cronjob"), "create-cronjob"),
+    "delete-claim": "create-claim",
+    "delete-volume": "create-volume",
+    **dict.fromkeys(("set-quota", "delete-quota"), "create-quota"),
+    **dict.fromkeys(("delete-config", "own-in-a-circle"), "create-config"),
+    "delete-account": "create-account",
+    "delete-role": "create-role",
+    "delete-cidr": "create-cidr",
+    "approve-certificate": "request-certificate",
+}  # fmt: skip
+"""Verbs that act on what another one has made: while there is none, that one is done instead."""
 
 
 async def play(client: Client, operations: Sequence[Operation], said: list[str]) -> None:
@@ -176,7 +397,7 @@ async def perform(client: Client, operation: Operation) -> str:
     """`ok`, or why the API refused; a user does not insist."""
     try:
         with anyio.fail_after(OPERATION_TIMEOUT_S):
-            await _VERBS[operation.verb](client, **operation.args)
+            await VERBS[operation.verb](client, **operation.args)
     except ApiError as error:
         return f"{error.reason}: {error.message}"
     except TimeoutError:
@@ -185,175 +406,29 @@ async def perform(client: Client, operation: Operation) -> str:
 
 
 async def tidy(client: Client) -> None:
-    """Take back what would keep a cluster from coming to rest: taints of ours, pauses."""
+    """Take back what would keep a cluster from coming to rest: taints of ours, pauses, limits, schedules, names."""
     for node in (await client.list("nodes")).items:
-        await _untaint(client, node)
-    for deployment in (await client.list(DEPLOYMENTS)).items:
-        if deployment["spec"].get("paused"):
-            metadata = deployment["metadata"]
+        await untaint(client, node)
+    await _set_back(client, DEPLOYMENTS, "paused", False)
+    await _set_back(client, JOBS, "suspend", False)
+    await _set_back(client, CRONJOBS, "suspend", True)
+    for quota in (await client.list(QUOTAS)).items:
+        await _gone(client, QUOTAS, quota)
+    for pod in (await client.list("pods", label_selector="app=released")).items:
+        await _gone(client, "pods", pod)  # a StatefulSet cannot make another one of its name
+
+
+async def _set_back(client: Client, resource: str, field: str, wanted: bool) -> None:
+    for obj in (await client.list(resource)).items:
+        if bool(obj["spec"].get(field)) != wanted:
+            metadata = obj["metadata"]
             await client.patch(
-                DEPLOYMENTS, metadata["name"], {"spec": {"paused": False}}, "merge", metadata["namespace"]
+                resource, metadata["name"], {"spec": {field: wanted}}, "merge", metadata["namespace"]
             )
 
 
-async def _create_deployment(
-    client: Client,
-    namespace: str,
-    name: str,
-    replicas: int,
-    surge: Any,
-    unavailable: Any,
-    recreate: bool,
-    tolerate_s: int | None,
-) -> None:
-    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
-    container = {
-        "name": "main",
-        "image": f"{REGISTRY}/app:0",
-        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}},
-    }
-    spec: Json = {"containers": [container], "terminationGracePeriodSeconds": 5}
-    if tolerate_s is not None:
-        spec["tolerations"] = [
-            {"key": "simulated", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": tolerate_s}
-        ]
-    deployment = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {
-            "replicas": replicas,
-            "revisionHistoryLimit": 2,
-            "selector": {"matchLabels": {"app": name}},
-            "strategy": {"type": "Recreate"} if recreate else rolling,
-            "template": {"metadata": {"labels": {"app": name}}, "spec": spec},
-        },
-    }
-    await client.create(DEPLOYMENTS, deployment, namespace)
-
-
-async def _scale(client: Client, namespace: str, name: str, replicas: int) -> None:
-    await client.patch(DEPLOYMENTS, name, {"spec": {"replicas": replicas}}, "merge", namespace)
-
-
-async def _set_image(client: Client, namespace: str, name: str, image: str) -> None:
-    patch = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": image}]}}}}
-    await client.patch(DEPLOYMENTS, name, patch, "strategic", namespace)
-
-
-async def _pause(client: Client, namespace: str, name: str) -> None:
-    await client.patch(DEPLOYMENTS, name, {"spec": {"paused": True}}, "merge", namespace)
-
-
-async def _resume(client: Client, namespace: str, name: str) -> None:
-    await client.patch(DEPLOYMENTS, name, {"spec": {"paused": False}}, "merge", namespace)
-
-
-async def _delete_deployment(client: Client, namespace: str, name: str, propagation: str) -> None:
-    await client.delete(DEPLOYMENTS, name, namespace, propagation=propagation)
-
-
-async def _create_service(client: Client, namespace: str, name: str) -> None:
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "type": "NodePort", "ports": [{"port": 80, "targetPort": 8080}]},
-    }
-    await client.create("services", service, namespace)
-
-
-async def _delete_service(client: Client, namespace: str, name: str) -> None:
-    await client.delete("services", name, namespace)
-
-
-async def _create_namespace(client: Client, name: str) -> None:
-    await client.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-
-
-async def _delete_namespace(client: Client, name: str) -> None:
-    await client.delete("namespaces", name)
-
-
-async def _chosen(client: Client, resource: str, index: int) -> Json:
-    items = (await client.list(resource)).items
-    if not items:
-        raise NotFound("simulated: there is none")
-    return items[index % len(items)]
-
-
-async def _delete_pod(client: Client, index: int) -> None:
-    metadata = (await _chosen(client, "pods", index))["metadata"]
-    await client.delete("pods", metadata["name"], metadata["namespace"], uid=metadata["uid"])
-
-
-async def _release_pod(client: Client, index: int) -> None:
-    """Relabel a pod so that its owner's selector no longer matches."""
-    metadata = (await _chosen(client, "pods", index))["metadata"]
-    patch = {"metadata": {"labels": {"app": "released"}}}
-    await client.patch("pods", metadata["name"], patch, "merge", metadata["namespace"])
-
-
-async def _delete_replicaset(client: Client, index: int) -> None:
-    metadata = (await _chosen(client, "replicasets.apps", index))["metadata"]
-    await client.delete("replicasets.apps", metadata["name"], metadata["namespace"])
-
-
-async def _owned_config(client: Client, namespace: str, name: str, config: str) -> None:
-    owner = await client.get(DEPLOYMENTS, name, namespace)
-    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": owner["metadata"]["uid"]}
-    metadata = {"name": config, "ownerReferences": [reference]}
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"of": name}}
-    await client.create("configmaps", body, namespace)
-
-
-async def _taint_node(client: Client, node: int, effect: str) -> None:
-    found = await _chosen(client, "nodes", node)
-    taints = [t for t in found["spec"].get("taints", ()) if t["key"] != "simulated"]
-    taints.append({"key": "simulated", "value": "yes", "effect": effect})
-    await _set_taints(client, found, taints)
-
-
-async def _untaint_node(client: Client, node: int) -> None:
-    await _untaint(client, await _chosen(client, "nodes", node))
-
-
-async def _untaint(client: Client, node: Json) -> None:
-    taints = node["spec"].get("taints", ())
-    kept = [t for t in taints if t["key"] != "simulated"]
-    if len(kept) != len(taints):
-        await _set_taints(client, node, kept)
-
-
-async def _set_taints(client: Client, node: Json, taints: list[Json]) -> None:
-    metadata = node["metadata"]
-    patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "spec": {"taints": taints or None}}
-    await client.patch("nodes", metadata["name"], patch, "merge")
-
-
-async def _label_node(client: Client, node: int) -> None:
-    found = await _chosen(client, "nodes", node)
-    zone = "b" if found["metadata"].get("labels", {}).get("topology.kubernetes.io/zone") == "a" else "a"
-    patch = {"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}
-    await client.patch("nodes", found["metadata"]["name"], patch, "merge")
-
-
-_VERBS: Mapping[str, Callable[..., Awaitable[None]]] = {
-    "create-deployment": _create_deployment,
-    "scale": _scale,
-    "set-image": _set_image,
-    "pause": _pause,
-    "resume": _resume,
-    "delete-deployment": _delete_deployment,
-    "create-service": _create_service,
-    "delete-service": _delete_service,
-    "create-namespace": _create_namespace,
-    "delete-namespace": _delete_namespace,
-    "delete-pod": _delete_pod,
-    "release-pod": _release_pod,
-    "delete-replicaset": _delete_replicaset,
-    "owned-config": _owned_config,
-    "taint-node": _taint_node,
-    "untaint-node": _untaint_node,
-    "label-node": _label_node,
-}
+async def _gone(client: Client, resource: str, obj: Json) -> None:
+    try:
+        await client.delete(resource, obj["metadata"]["name"], obj["metadata"]["namespace"])
+    except NotFound:
+        return

@@ -58,6 +58,8 @@ RESOURCES = (
 )
 """Everything a decision may depend on."""
 _SELECTING = frozenset({"services", "replicationcontrollers", "replicasets.apps", "statefulsets.apps"})
+AVOIDS_PODS = "scheduler.alpha.kubernetes.io/preferAvoidPods"
+"""Annotation of a node: whose pods it would rather not have."""
 MAX_DIRTY_PER_NODE = 4
 MAX_IDLE_CLASSES = 4096
 
@@ -75,12 +77,13 @@ class NodeInfo:
     allocatable: dict[str, int] = attrs.field(factory=dict)
     images: dict[str, int] = attrs.field(factory=dict)
     features: frozenset[str] = frozenset()
+    avoids: str = ""
     pods: dict[str, PodInfo] = attrs.field(factory=dict)
     version: int = 0
 
     def set(self, node: Json) -> bool:
         """Take over the node's present form; returns whether anything but the allocatable amounts changed."""
-        old = (self.labels, self.taints, self.unschedulable, self.images, self.features)
+        old = self._facts()
         self.node = node
         self.labels = node_facts.labels(node)
         self.taints = taints.taints(node)
@@ -89,7 +92,11 @@ class NodeInfo:
         self.allocatable = pods.amounts(pods.resource_list(status.get("allocatable")))
         self.images = _image_sizes(status)
         self.features = frozenset(status.get("declaredFeatures") or ())
-        return old != (self.labels, self.taints, self.unschedulable, self.images, self.features)
+        self.avoids = meta.annotations(node).get(AVOIDS_PODS, "")
+        return old != self._facts()
+
+    def _facts(self) -> tuple[Any, ...]:
+        return self.labels, self.taints, self.unschedulable, self.images, self.features, self.avoids
 
 
 def _image_sizes(status: Json) -> dict[str, int]:

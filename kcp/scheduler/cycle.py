@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcp.scheduler.cluster_state import ClusterState
+from kcp.scheduler.extender import NAME as EXTENDER
 from kcp.scheduler.framework import status as texts
 from kcp.scheduler.framework.plugin import ALL, Codes, Cycle, Rejected
 from kcp.scheduler.framework.runtime import ClassCache, Filter, Framework
@@ -22,6 +23,10 @@ from kcp.scheduler.terms import Bools, Ints
 
 Json = dict[str, Any]
 _MASK = (1 << 64) - 1
+START_STREAM = 0x73746172
+"""Mixed into the seed for the node at which a search for enough feasible nodes starts."""
+LEAST_TO_FIND = 100
+"""So many feasible nodes are looked for, whatever the percentage."""
 
 
 def splitmix64(seed: int, counter: int) -> int:
@@ -45,11 +50,45 @@ class Diagnosis:
     pre_filter: Rejected | None = None
 
 
+@attrs.frozen
+class Answers:
+    """What extenders said about one pod, as it counts in one decision. It is recorded, since nothing else tells it.
+
+    `lost` nodes are feasible but for the extenders: (reason or "", whether removing pods could not help). `scores` are
+    weighted and stretched; `victims` {node: (uids, broken budgets)} once they were asked about preemption.
+    """
+
+    lost: Mapping[str, tuple[str, bool]] = attrs.field(factory=dict)
+    scores: Mapping[str, int] = attrs.field(factory=dict)
+    victims: Mapping[str, tuple[Sequence[str], int]] | None = None
+
+    def document(self) -> Json:
+        found: Json = {
+            "lost": {node: list(why) for node, why in self.lost.items()},
+            "scores": dict(self.scores),
+        }
+        if self.victims is not None:
+            found["victims"] = {node: [list(uids), broken] for node, (uids, broken) in self.victims.items()}
+        return found
+
+    @classmethod
+    def of(cls, document: Json | None) -> Answers | None:
+        if document is None:
+            return None
+        victims = document.get("victims")
+        return cls(
+            {node: (text, final) for node, (text, final) in document["lost"].items()},
+            document["scores"],
+            None if victims is None else {node: (uids, broken) for node, (uids, broken) in victims.items()},
+        )
+
+
 @attrs.frozen(eq=False)
 class Decision:
     """`node` is empty when no node takes the pod; `text` then says why, `nominated` where room is being made.
 
-    `total` is 0 when the node was the only feasible one, which is taken without scoring.
+    `total` is 0 when the node was the only feasible one, which is taken without scoring. `candidates` are the nodes that
+    preemption chose among.
     """
 
     cycle: int
@@ -64,20 +103,39 @@ class Decision:
     victims: tuple[PodInfo, ...] = ()
     pdb_violations: int = 0
     cleared: tuple[PodInfo, ...] = ()
+    candidates: tuple[Any, ...] = ()
 
 
-def decide(framework: Framework, info: PodInfo, *, cycle: int, seed: int) -> Decision:
-    """Decide for one pod that is in the state and runs nowhere. The state is not changed (not even assumed)."""
+def decide(
+    framework: Framework, info: PodInfo, *, cycle: int, seed: int, answers: Answers | None = None
+) -> Decision:
+    """Decide for one pod that is in the state and runs nowhere. The state is not changed (not even assumed).
+
+    `answers` are those of the extenders that care about the pod.
+    """
     state = framework.state
     state.settle()
     if not len(state):
         return Decision(cycle, seed, "", text=texts.NO_NODES, nominated="" if info.nominated else None)
     cache = framework.class_cache(info.cls)
-    if is_simple(framework, cache, info):
+    if answers is None and is_simple(framework, cache, info):
         if _refresh(framework, cache).feasible:
             return _decide_simple(framework, cache, cycle, seed)
         return _fail(framework, Cycle(state, info, framework), cycle, seed)
-    return _decide_general(framework, cache, Cycle(state, info, framework), cycle, seed)
+    return _decide_general(framework, cache, Cycle(state, info, framework), cycle, seed, answers)
+
+
+def feasible_names(framework: Framework, info: PodInfo, *, cycle: int, seed: int) -> list[str]:
+    """The nodes among which `decide` would choose without extenders: those that extenders are asked about."""
+    state = framework.state
+    state.settle()
+    if not len(state):
+        return []
+    about = Cycle(state, info, framework)
+    if pre_filter(about) is not None:
+        return []
+    feasible = feasible_nodes(framework, framework.class_cache(info.cls), about)
+    return [state.infos[index].name for index in enough(framework, feasible, cycle, seed).tolist()]
 
 
 def _refresh(framework: Framework, cache: ClassCache) -> ClassCache:
@@ -89,6 +147,8 @@ def _refresh(framework: Framework, cache: ClassCache) -> ClassCache:
 def is_simple(framework: Framework, cache: ClassCache, info: PodInfo) -> bool:
     """Whether only node objects and requests matter for this pod at this moment."""
     cls, state, plugins = info.cls, framework.state, framework.plugins
+    if framework.per_pod or nodes_to_find(plugins.percentage, len(state)) < len(state):
+        return False
     if state.nominations or info.volumes or cls.ports or cls.pinned is not None or cache.normalized:
         return False
     if cls.required or cls.required_anti or cls.preferred:
@@ -111,22 +171,57 @@ def _decide_simple(framework: Framework, cache: ClassCache, cycle: int, seed: in
 
 
 def _decide_general(
-    framework: Framework, cache: ClassCache, cycle: Cycle, number: int, seed: int
+    framework: Framework, cache: ClassCache, cycle: Cycle, number: int, seed: int, answers: Answers | None
 ) -> Decision:
     rejected = pre_filter(cycle)
     if rejected is not None:
-        return _fail(framework, cycle, number, seed, rejected)
+        return _fail(framework, cycle, number, seed, rejected, answers)
     feasible = feasible_nodes(framework, cache, cycle)
+    if answers is not None:
+        feasible = _passed_by_extenders(framework.state, feasible, answers)
+    feasible = enough(framework, feasible, number, seed)
     if not len(feasible):
-        return _fail(framework, cycle, number, seed)
+        return _fail(framework, cycle, number, seed, None, answers)
     if len(feasible) == 1:
         return Decision(number, seed, framework.state.infos[int(feasible[0])].name, 1, 1, 0)
     totals = total_scores(framework, cache, cycle, feasible)
+    if answers is not None and answers.scores:
+        totals = totals + extender_scores(framework.state, feasible, answers)
     best = int(totals.max())
     ties = feasible[totals == best]
     pick = splitmix64(seed, number) % len(ties) if len(ties) > 1 else 0
     name = framework.state.infos[int(ties[pick])].name
     return Decision(number, seed, name, len(feasible), len(ties), best)
+
+
+def nodes_to_find(percentage: int | None, nodes: int) -> int:
+    """How many feasible nodes are enough. Source: k8s v1.36 schedule_one.go (numFeasibleNodesToFind)."""
+    if percentage is None or nodes < LEAST_TO_FIND:
+        return nodes
+    share = percentage or max(50 - nodes // 125, 5)
+    return max(nodes * share // 100, LEAST_TO_FIND)
+
+
+def enough(framework: Framework, feasible: NDArray[np.int64], number: int, seed: int) -> NDArray[np.int64]:
+    """As many feasible nodes as the profile wants to score, from a node on that is another one in each cycle."""
+    nodes = len(framework.state)
+    wanted = nodes_to_find(framework.plugins.percentage, nodes)
+    if len(feasible) <= wanted:
+        return feasible
+    start = int(np.searchsorted(feasible, splitmix64(seed ^ START_STREAM, number) % nodes))
+    return np.sort(np.concatenate((feasible[start:], feasible[:start]))[:wanted])
+
+
+def _passed_by_extenders(
+    state: ClusterState, feasible: NDArray[np.int64], answers: Answers
+) -> NDArray[np.int64]:
+    passed = [index for index in feasible.tolist() if state.infos[index].name not in answers.lost]
+    return np.array(passed, np.int64)
+
+
+def extender_scores(state: ClusterState, feasible: NDArray[np.int64], answers: Answers) -> Ints:
+    scores = [answers.scores.get(state.infos[index].name, 0) for index in feasible.tolist()]
+    return np.array(scores, np.int64)
 
 
 def pre_filter(cycle: Cycle) -> Rejected | None:
@@ -274,19 +369,26 @@ def total_scores(framework: Framework, cache: ClassCache, cycle: Cycle, feasible
 
 
 def _fail(
-    framework: Framework, cycle: Cycle, number: int, seed: int, rejected: Rejected | None = None
+    framework: Framework,
+    cycle: Cycle,
+    number: int,
+    seed: int,
+    rejected: Rejected | None = None,
+    answers: Answers | None = None,
 ) -> Decision:
-    diagnosis = diagnose(framework, cycle, rejected)
-    after = framework.post_filter(framework, cycle, diagnosis, number, seed)
+    diagnosis = diagnose(framework, cycle, rejected, answers)
+    after = framework.post_filter(framework, cycle, diagnosis, number, seed, answers)
     pre = rejected.text if rejected is not None else ""
     text = texts.fit_error(len(framework.state), diagnosis.histogram, pre, after.reasons)
     return Decision(
         number, seed, "", text=text, diagnosis=diagnosis, nominated=after.nominated, victims=after.victims,
-        pdb_violations=after.pdb_violations, cleared=after.cleared,
+        pdb_violations=after.pdb_violations, cleared=after.cleared, candidates=after.candidates,
     )  # fmt: skip
 
 
-def diagnose(framework: Framework, cycle: Cycle, rejected: Rejected | None = None) -> Diagnosis:
+def diagnose(
+    framework: Framework, cycle: Cycle, rejected: Rejected | None = None, answers: Answers | None = None
+) -> Diagnosis:
     """Each node's first failing filter, counted by reason."""
     state = framework.state
     if rejected is not None:
@@ -316,6 +418,9 @@ def diagnose(framework: Framework, cycle: Cycle, rejected: Rejected | None = Non
         open_nodes &= ~failing
     if open_nodes.any():
         _blame_nominated(framework, cycle, open_nodes, histogram, plugins, unresolvable)
+    if answers is not None and answers.lost:
+        plugins.append(EXTENDER)
+        _blame_extenders(state, answers, histogram, unresolvable)
     return Diagnosis(histogram, tuple(plugins), unresolvable)
 
 
@@ -391,6 +496,19 @@ def _blame_nominated(
             unresolvable[index] = plugin.reasons[code][0] == texts.UNRESOLVABLE
         finally:
             added.undo()
+
+
+def _blame_extenders(
+    state: ClusterState, answers: Answers, histogram: dict[str, int], unresolvable: Bools
+) -> None:
+    """A node that an extender drops without a word has no reason, and nobody is evicted there."""
+    for name, (text, final) in answers.lost.items():
+        node = state.nodes.get(name)
+        if node is None or node.index < 0:
+            continue
+        if text:
+            histogram[text] = histogram.get(text, 0) + 1
+        unresolvable[node.index] = final
 
 
 def reason_texts(framework: Framework, cycle: Cycle, plugin: Any, code: int, index: int) -> list[str]:

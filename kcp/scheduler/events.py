@@ -14,6 +14,7 @@ from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.hints import Action, ClusterEvent, node_changes, pod_changes
 from kcp.scheduler.profiles import DEFAULT_NAME
 from kcp.scheduler.queue import SchedulingQueue
+from kcp.scheduler.unclaimed import Unclaimed
 
 Json = dict[str, Any]
 _QUIET = frozenset(
@@ -38,6 +39,7 @@ class Follower:
         self._names = names
         self._now_us = now_us
         self._wake = wake
+        self.unclaimed = Unclaimed()
 
     def follow(self, resource: str, old: Json | None, new: Json | None) -> None:
         if old is not None and new is not None and meta.uid(old) != meta.uid(new):
@@ -74,6 +76,7 @@ class Follower:
         if now and not was:
             assert new is not None
             self._queue.remove(meta.uid(new))
+            self.unclaimed.forget(meta.uid(new))
             self._move("pods", ("add",), None, new)
         elif was and now:
             assert old is not None and new is not None
@@ -90,8 +93,11 @@ class Follower:
             obj = new if new is not None else old
             assert obj is not None
             self._queue.remove(meta.uid(obj))
+            self.unclaimed.forget(meta.uid(obj))
             return
         if (new["spec"].get("schedulerName") or DEFAULT_NAME) not in self._names:
+            if DEFAULT_NAME in self._names:
+                self.unclaimed.see(new, self._now_us())
             return
         uid = meta.uid(new)
         info = self._state.pods.get(uid)

@@ -10,20 +10,24 @@ from typing import Any
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
-from kcp.apis.semantics import taints
 from kcp.scheduler.cycle import (
+    Answers,
     each_filter,
+    enough,
     feasible_nodes,
     outside_of_pre_filter,
     pre_filter,
     reason_texts,
     total_scores,
 )
+from kcp.scheduler.extender import NAME as EXTENDER
 from kcp.scheduler.framework import status as texts
 from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.pod_class import PodInfo
+from kcp.scheduler.refusals import numbers
 from kcp.scheduler.terms import Bools, Ints
 
 Json = dict[str, Any]
@@ -54,10 +58,21 @@ class NodeVerdict:
 
 
 @attrs.frozen
+class Draw:
+    """The cycle and the seed of a decision: they choose among ties, and the nodes that are enough to be scored."""
+
+    cycle: int
+    seed: int
+
+
+@attrs.frozen
 class Explanation:
+    """`enough`: so many feasible nodes were scored and the others left aside; 0 when all were scored."""
+
     pod: str
     pre_filter: str
     nodes: tuple[NodeVerdict, ...]
+    enough: int = 0
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -66,8 +81,10 @@ class Explanation:
         return tuple(n.node for n in self.nodes if totals and n.total == max(totals))
 
 
-def explain(framework: Framework, info: PodInfo) -> Explanation:
-    """The state is the same afterwards."""
+def explain(
+    framework: Framework, info: PodInfo, *, answers: Answers | None = None, draw: Draw | None = None
+) -> Explanation:
+    """The state is the same afterwards. `answers` are those of extenders, `draw` is that of the decision asked about."""
     state = framework.state
     state.settle()
     placed = info.node
@@ -75,7 +92,7 @@ def explain(framework: Framework, info: PodInfo) -> Explanation:
     if placed:
         state.take_from_node(info)
     try:
-        return _explain(framework, Cycle(state, info, framework))
+        return _explain(framework, Cycle(state, info, framework), answers or Answers(), draw)
     finally:
         if placed:
             state.add_to_node(info, placed)
@@ -83,7 +100,7 @@ def explain(framework: Framework, info: PodInfo) -> Explanation:
             state.epoch += 1
 
 
-def _explain(framework: Framework, cycle: Cycle) -> Explanation:
+def _explain(framework: Framework, cycle: Cycle, answers: Answers, draw: Draw | None) -> Explanation:
     state, key = framework.state, cycle.info.key
     rejected = pre_filter(cycle)
     if rejected is not None:
@@ -91,7 +108,12 @@ def _explain(framework: Framework, cycle: Cycle) -> Explanation:
         verdicts = tuple(NodeVerdict(n.name, (refusal,), {}, None) for n in state.infos)
         return Explanation(key, rejected.text, verdicts)
     refusals = _refusals(framework, cycle)
-    scores = _scores(framework, cycle)
+    for index, node in enumerate(state.infos):
+        if node.name in answers.lost and not refusals[index]:
+            text, final = answers.lost[node.name]
+            refusals[index].append(Refusal(EXTENDER, (text,) if text else (), final, {}))
+    feasible, left_aside = _scored_nodes(framework, cycle, answers, draw)
+    scores = _scores(framework, cycle, answers, feasible)
     verdicts = tuple(
         NodeVerdict(
             node.name,
@@ -101,7 +123,7 @@ def _explain(framework: Framework, cycle: Cycle) -> Explanation:
         )
         for index, node in enumerate(state.infos)
     )
-    return Explanation(key, "", verdicts)
+    return Explanation(key, "", verdicts, len(scores) if left_aside else 0)
 
 
 def _refusals(framework: Framework, cycle: Cycle) -> list[list[Refusal]]:
@@ -110,7 +132,8 @@ def _refusals(framework: Framework, cycle: Cycle) -> list[list[Refusal]]:
     found: list[list[Refusal]] = [[] for _ in state.infos]
     for index in range(len(state)):
         if outside_of_pre_filter(cycle, index):
-            found[index].append(Refusal("NodeAffinity", (texts.outside(["NodeAffinity"]),), True, {}))
+            names = {"names": list(cycle.cls.pinned or ())}
+            found[index].append(Refusal("NodeAffinity", (texts.outside(["NodeAffinity"]),), True, names))
     everywhere: Bools = np.ones(len(state), np.bool_)
     for plugin, codes in each_filter(framework, cycle, everywhere):
         for index in np.flatnonzero(codes).tolist():
@@ -120,61 +143,70 @@ def _refusals(framework: Framework, cycle: Cycle) -> list[list[Refusal]]:
                     plugin.name,
                     tuple(reason_texts(framework, cycle, plugin, code, index)),
                     plugin.reasons[code][0] == texts.UNRESOLVABLE,
-                    _details(cycle, plugin.name, index),
+                    numbers(cycle, plugin, index),
                 )
             )
     return found
 
 
-def _details(cycle: Cycle, plugin: str, index: int) -> Json:
-    state = cycle.state
-    node = state.infos[index]
-    if plugin == "NodeResourcesFit":
-        return {
-            "pods": {"running": state.pod_count.item(index), "allowed": state.max_pods.item(index)},
-            **{
-                name: {
-                    "needs": amount,
-                    "free": (column := state.column(name)).allocatable.item(index)
-                    - column.requested.item(index),
-                    "allocatable": column.allocatable.item(index),
-                    "held by": sorted(p.key for p in node.pods.values() if p.cls.shape.request(name)),
-                }
-                for name, amount in cycle.cls.shape.real
-            },
-        }
-    if plugin == "TaintToleration":
-        found = taints.find_untolerated(node.taints, cycle.cls.tolerations)
-        return {"taint": found} if found is not None else {}
-    return {}
+def _scored_nodes(
+    framework: Framework, cycle: Cycle, answers: Answers, draw: Draw | None
+) -> tuple[NDArray[np.int64], bool]:
+    """(indexes of the feasible nodes that are scored, whether others are left aside since these are enough)."""
+    state = framework.state
+    feasible = feasible_nodes(framework, framework.class_cache(cycle.cls), cycle)
+    kept = [index for index in feasible.tolist() if state.infos[index].name not in answers.lost]
+    feasible = np.array(kept, np.int64)
+    if draw is None:
+        return feasible, False
+    scored = enough(framework, feasible, draw.cycle, draw.seed)
+    return scored, len(scored) < len(feasible)
 
 
-def _scores(framework: Framework, cycle: Cycle) -> dict[int, dict[str, int]]:
-    """Node index -> weighted scores by plugin, for feasible nodes."""
-    cache = framework.class_cache(cycle.cls)
-    feasible = feasible_nodes(framework, cache, cycle)
+def _scores(
+    framework: Framework, cycle: Cycle, answers: Answers, feasible: NDArray[np.int64]
+) -> dict[int, dict[str, int]]:
+    """Node index -> weighted scores by plugin."""
+    state, cache = framework.state, framework.class_cache(cycle.cls)
     if not len(feasible):
         return {}
     totals = total_scores(framework, cache, cycle, feasible)
     parts: dict[int, dict[str, int]] = {index: {} for index in feasible.tolist()}
     for plugin, weight in framework.plugins.scores:
-        static = getattr(plugin, "static_score", None)
-        score: Any = static(framework, cycle.cls) if static is not None else None
-        if score is not None:
-            values = [weight * int(score if isinstance(score, int) else score[i]) for i in feasible.tolist()]
-        elif hasattr(plugin, "scores"):
-            given = plugin.scores(cycle, feasible, len(feasible))
-            values = [weight * int(v) for v in given] if given is not None else [0] * len(feasible)
-        else:
-            continue
-        for index, value in zip(feasible.tolist(), values, strict=True):
+        for index, value in zip(parts, _weighted(framework, cycle, plugin, weight, feasible), strict=True):
             parts[index][plugin.name] = value
-    balance = _balance(framework, cycle)
-    for position, index in enumerate(feasible.tolist()):
-        fit = int(totals[position]) - sum(parts[index].values()) - balance.item(index)
-        parts[index]["NodeResourcesFit"] = fit
-        parts[index]["NodeResourcesBalancedAllocation"] = balance.item(index)
+    _add_resources(framework, cycle, parts, totals)
+    for index, scores in parts.items():
+        extended = answers.scores.get(state.infos[index].name, 0)
+        if extended:
+            scores[EXTENDER] = extended
     return parts
+
+
+def _weighted(framework: Framework, cycle: Cycle, plugin: Any, weight: int, feasible: Any) -> list[int]:
+    """What a plugin other than those of resources gives to each feasible node."""
+    static = getattr(plugin, "static_score", None)
+    score: Any = static(framework, cycle.cls) if static is not None else None
+    if score is not None:
+        return [weight * int(score if isinstance(score, int) else score[i]) for i in feasible.tolist()]
+    given = plugin.scores(cycle, feasible, len(feasible)) if hasattr(plugin, "scores") else None
+    return [weight * int(v) for v in given] if given is not None else [0] * len(feasible)
+
+
+def _add_resources(
+    framework: Framework, cycle: Cycle, parts: dict[int, dict[str, int]], totals: Ints
+) -> None:
+    """The scores of resources: deciding keeps them in one sum, so that of the fit is what remains."""
+    plugins, balance = framework.plugins, _balance(framework, cycle)
+    for position, (index, scores) in enumerate(parts.items()):
+        rest = int(totals[position]) - sum(scores.values())
+        rest -= plugins.base_score + balance.item(index)
+        if plugins.fit_weight:
+            scores["NodeResourcesFit"] = rest
+        if plugins.balanced_weight:
+            scores["NodeResourcesBalancedAllocation"] = balance.item(index)
+        if plugins.base_score:
+            scores["every node"] = plugins.base_score
 
 
 def _balance(framework: Framework, cycle: Cycle) -> Ints:

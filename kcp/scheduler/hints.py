@@ -13,7 +13,7 @@ import attrs
 
 from kcp.apis.semantics import affinity, pods, taints
 from kcp.machinery import meta
-from kcp.scheduler.cluster_state import ClusterState
+from kcp.scheduler.cluster_state import RESOURCES, ClusterState
 from kcp.scheduler.pod_class import PodInfo, claim_names
 
 Json = dict[str, Any]
@@ -186,6 +186,11 @@ _STORAGE: tuple[tuple[str, tuple[Action, ...], Hint], ...] = (
     (_VOLUME, ("add", "update"), always),
     (_CLASS, ("add", "update"), always),
 )
+ANY = "Any"
+"""Stands for plugins that do not say what they wait for, users' and extenders: everything may help."""
+ANY_ACTION: tuple[Action, ...] = (
+    "add", "delete", "allocatable", "label", "taint", "features", "scale down", "update",
+)  # fmt: skip
 HINTS: Mapping[str, tuple[tuple[str, tuple[Action, ...], Hint], ...]] = {
     "NodeResourcesFit": (
         (_POD, ("delete", "scale down"), always),
@@ -222,8 +227,10 @@ HINTS: Mapping[str, tuple[tuple[str, tuple[Action, ...], Hint], ...]] = {
         (_NODE, ("add",), always),
         (_CLAIM, ("add",), own_claim),
     ),
+    ANY: tuple((resource, ANY_ACTION, always) for resource in RESOURCES),
 }
 OWN_CHANGES: Mapping[str, tuple[str, ...]] = {
+    ANY: ("labels", "tolerations", "gates", "requests"),
     "NodeResourcesFit": ("requests",),
     "TaintToleration": ("tolerations",),
     "NodeUnschedulable": ("tolerations",),
@@ -246,6 +253,11 @@ def own_changes(old: Json, new: Json) -> tuple[str, ...]:
     if pods.requests(old) != pods.requests(new):
         found.append("requests")
     return tuple(found)
+
+
+def waits_for(plugin: str) -> str:
+    """Under which name the events that can help against a plugin are listed."""
+    return plugin if plugin in HINTS or plugin in OWN_CHANGES else ANY
 
 
 def interested(event: ClusterEvent) -> dict[str, list[Hint]]:

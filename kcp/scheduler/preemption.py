@@ -6,7 +6,7 @@ nothing here waits. Source: k8s v1.36 pkg/scheduler/framework/preemption, plugin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -27,6 +27,7 @@ Json = dict[str, Any]
 PREFIX = "preemption: "
 NEVER = "not eligible due to preemptionPolicy=Never."
 TERMINATING = "not eligible due to a terminating pod on the nominated node."
+NO_CANDIDATE = "no candidate node for preemption"
 DISRUPTED_REASON = "PreemptionByScheduler"
 OFFSET_STREAM = 0x70726565
 """Mixed into the seed for the place where candidates are looked at first."""
@@ -41,6 +42,7 @@ class After:
     victims: tuple[PodInfo, ...] = ()
     pdb_violations: int = 0
     cleared: tuple[PodInfo, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
 
 @attrs.frozen(eq=False)
@@ -69,7 +71,12 @@ class PreemptionArgs:
 
 
 def post_filter(
-    framework: Framework, cycle: Cycle, diagnosis: deciding.Diagnosis, number: int, seed: int
+    framework: Framework,
+    cycle: Cycle,
+    diagnosis: deciding.Diagnosis,
+    number: int,
+    seed: int,
+    answers: deciding.Answers | None = None,
 ) -> After:
     steps = framework.plugins.post_filters
     reasons: list[str] = []
@@ -86,13 +93,33 @@ def post_filter(
     if not candidates:
         text = texts.fit_error(len(framework.state), histogram)
         return After((*reasons, PREFIX + text), nominated="")
+    if answers is not None and answers.victims is not None:
+        candidates = left_by_extenders(framework.state, candidates, answers.victims)
+        if not candidates:
+            return After((*reasons, PREFIX + NO_CANDIDATE))
     best = pick(candidates)
     name = framework.state.infos[best.index].name
     cleared = [
         p for p in framework.state.nominations.get(name, {}).values() if p.priority < cycle.info.priority
     ]
     cleared.sort(key=lambda p: p.key)
-    return After((), name, best.victims, best.pdb_violations, tuple(cleared))
+    return After((), name, best.victims, best.pdb_violations, tuple(cleared), tuple(candidates))
+
+
+def left_by_extenders(
+    state: ClusterState,
+    candidates: Sequence[Candidate],
+    victims: Mapping[str, tuple[Sequence[str], int]],
+) -> list[Candidate]:
+    """The candidates that the extenders left, with the victims that they chose among the pods there."""
+    found = []
+    for candidate in candidates:
+        node = state.infos[candidate.index]
+        uids, broken = victims.get(node.name, ((), 0))
+        chosen = sorted((node.pods[uid] for uid in uids if uid in node.pods), key=importance)
+        if chosen:
+            found.append(Candidate(candidate.index, tuple(chosen), broken))
+    return found
 
 
 def not_eligible(cycle: Cycle, diagnosis: deciding.Diagnosis) -> str:

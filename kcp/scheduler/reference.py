@@ -22,25 +22,44 @@ MIB = 1024 * 1024
 
 @attrs.define
 class World:
-    """Plain objects. `placed` holds (pod, node name) for every pod that takes room; `nominated` likewise."""
+    """Plain objects. `placed` holds (pod, node name) for every pod that takes room.
+
+    `claims` are by namespace/name, `volume_limits` node -> driver -> count.
+    """
 
     nodes: list[Json]
     placed: list[tuple[Json, str]]
     namespaces: dict[str, dict[str, str]] = attrs.field(factory=dict)
     services: list[Json] = attrs.field(factory=list)
     owners: list[Json] = attrs.field(factory=list)
+    budgets: list[Json] = attrs.field(factory=list)
+    claims: dict[str, Json] = attrs.field(factory=dict)
+    volumes: dict[str, Json] = attrs.field(factory=dict)
+    volume_limits: dict[str, dict[str, int]] = attrs.field(factory=dict)
     hard_affinity_weight: int = 1
+    _amounts: dict[int, tuple[Json, dict[str, int]]] = attrs.field(factory=dict, repr=False)
+
+    def amounts_of(self, obj: Json, read: Callable[[Json], Json]) -> dict[str, int]:
+        """What `read` gives for a pod or node, as integers; remembered, since objects never change."""
+        known = self._amounts.get(id(obj))
+        if known is None or known[0] is not obj:
+            known = self._amounts[id(obj)] = (obj, pods.amounts(read(obj)))
+        return known[1]
 
 
 @attrs.frozen
 class Verdict:
-    """`failures`: node -> (first failing plugin, its reasons)."""
+    """`failures`: node -> (first failing plugin, its reasons). What follows is about preemption and what is told."""
 
     node: str
     total: int
     ties: int
     feasible: int
     failures: Mapping[str, tuple[str, tuple[str, ...]]]
+    nominated: str = ""
+    victims: tuple[str, ...] = ()
+    pdb_violations: int = 0
+    text: str = ""
 
 
 def draw(seed: int, cycle: int) -> int:
@@ -53,38 +72,38 @@ def draw(seed: int, cycle: int) -> int:
 def decide(world: World, pod: Json, *, cycle: int, seed: int) -> Verdict:
     failures: dict[str, tuple[str, tuple[str, ...]]] = {}
     feasible: list[Json] = []
-    for node in sorted(world.nodes, key=_name):
+    for node in sorted(world.nodes, key=name_of):
         failure = first_failure(world, pod, node)
         if failure is None:
             feasible.append(node)
         else:
-            failures[_name(node)] = failure
+            failures[name_of(node)] = failure
     if not feasible:
         return Verdict("", 0, 0, 0, failures)
     if len(feasible) == 1:
-        return Verdict(_name(feasible[0]), 0, 1, 1, failures)
+        return Verdict(name_of(feasible[0]), 0, 1, 1, failures)
     totals = total_scores(world, pod, feasible)
     best = max(totals)
     ties = [node for node, total in zip(feasible, totals, strict=True) if total == best]
     chosen = ties[draw(seed, cycle) % len(ties)]
-    return Verdict(_name(chosen), best, len(ties), len(feasible), failures)
+    return Verdict(name_of(chosen), best, len(ties), len(feasible), failures)
 
 
-def _name(node: Json) -> str:
+def name_of(node: Json) -> str:
     name: str = node["metadata"]["name"]
     return name
 
 
-def _labels(obj: Json) -> dict[str, str]:
+def labels_of(obj: Json) -> dict[str, str]:
     return obj["metadata"].get("labels") or {}
 
 
-def _on(world: World, node: Json) -> list[Json]:
-    return [pod for pod, name in world.placed if name == _name(node)]
+def pods_on(world: World, node: Json) -> list[Json]:
+    return [pod for pod, name in world.placed if name == name_of(node)]
 
 
 def _node_named(world: World, name: str) -> Json | None:
-    return next((node for node in world.nodes if _name(node) == name), None)
+    return next((node for node in world.nodes if name_of(node) == name), None)
 
 
 # --- filters, in the order of the default profile ---
@@ -92,7 +111,7 @@ def _node_named(world: World, name: str) -> Json | None:
 
 def first_failure(world: World, pod: Json, node: Json) -> tuple[str, tuple[str, ...]] | None:
     pinned = affinity.pinned_names(pod)
-    if pinned is not None and _name(node) not in pinned:
+    if pinned is not None and name_of(node) not in pinned:
         return "NodeAffinity", ("node(s) didn't satisfy plugin(s) [NodeAffinity]",)
     for plugin, check in FILTERS:
         reasons = check(world, pod, node)
@@ -119,14 +138,14 @@ def _tainted(world: World, pod: Json, node: Json) -> list[str]:
 
 
 def _not_selected(world: World, pod: Json, node: Json) -> list[str]:
-    if affinity.pod_matches_node(pod, _labels(node), _name(node)):
+    if affinity.pod_matches_node(pod, labels_of(node), name_of(node)):
         return []
     return ["node(s) didn't match Pod's node affinity/selector"]
 
 
 def _ports_taken(world: World, pod: Json, node: Json) -> list[str]:
     for ip, protocol, port in pods.host_ports(pod):
-        for other in _on(world, node):
+        for other in pods_on(world, node):
             for other_ip, other_protocol, other_port in pods.host_ports(other):
                 same = (protocol, port) == (other_protocol, other_port)
                 if same and (ip == other_ip or "0.0.0.0" in (ip, other_ip)):
@@ -134,27 +153,105 @@ def _ports_taken(world: World, pod: Json, node: Json) -> list[str]:
     return []
 
 
-def allocatable(node: Json, resource: str) -> int:
-    raw = (node.get("status") or {}).get("allocatable") or {}
-    return pods.amounts(pods.resource_list({resource: raw.get(resource, "0")}))[resource]
+def allocatable(world: World, node: Json, resource: str) -> int:
+    return world.amounts_of(node, _offered).get(resource, 0)
 
 
-def requested(pod: Json, resource: str) -> int:
-    return pods.amounts(pods.requests(pod)).get(resource, 0)
+def _offered(node: Json) -> Json:
+    return pods.resource_list((node.get("status") or {}).get("allocatable"))
+
+
+def requested(world: World, pod: Json, resource: str) -> int:
+    return world.amounts_of(pod, pods.requests).get(resource, 0)
 
 
 def _used(world: World, node: Json, resource: str) -> int:
-    return sum(requested(other, resource) for other in _on(world, node))
+    return sum(requested(world, other, resource) for other in pods_on(world, node))
 
 
 def _no_room(world: World, pod: Json, node: Json) -> list[str]:
     reasons = []
-    if len(_on(world, node)) + 1 > allocatable(node, "pods"):
+    if len(pods_on(world, node)) + 1 > allocatable(world, node, "pods"):
         reasons.append("Too many pods")
-    for resource, amount in pods.amounts(pods.requests(pod)).items():
-        if amount and amount > allocatable(node, resource) - _used(world, node, resource):
+    for resource, amount in world.amounts_of(pod, pods.requests).items():
+        if amount and amount > allocatable(world, node, resource) - _used(world, node, resource):
             reasons.append(f"Insufficient {resource}")
     return reasons
+
+
+def _disk_in_use(world: World, pod: Json, node: Json) -> list[str]:
+    for volume in pod["spec"].get("volumes") or ():
+        for other in pods_on(world, node):
+            for taken in other["spec"].get("volumes") or ():
+                if _is_same_disk(volume, taken):
+                    return ["node(s) had no available disk"]
+    text = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use"
+    for key, claim in _claims(world, pod):
+        alone = "ReadWriteOncePod" in claim["spec"]["accessModes"]
+        if alone and any(key in [k for k, _ in _claims(world, other)] for other, _ in world.placed):
+            return [f"{text} by another pod"]
+    return []
+
+
+def _is_same_disk(one: Json, other: Json) -> bool:
+    if "awsElasticBlockStore" in one and "awsElasticBlockStore" in other:
+        same: bool = one["awsElasticBlockStore"]["volumeID"] == other["awsElasticBlockStore"]["volumeID"]
+        return same
+    if "gcePersistentDisk" in one and "gcePersistentDisk" in other:
+        a, b = one["gcePersistentDisk"], other["gcePersistentDisk"]
+        return a["pdName"] == b["pdName"] and not (a.get("readOnly") and b.get("readOnly"))
+    return False
+
+
+def _claims(world: World, pod: Json) -> list[tuple[str, Json]]:
+    """(namespace/name, claim) of the pod's volumes; every claim exists."""
+    namespace = pod["metadata"]["namespace"]
+    names = [
+        v["persistentVolumeClaim"]["claimName"]
+        for v in pod["spec"].get("volumes") or ()
+        if "persistentVolumeClaim" in v
+    ]
+    return [(f"{namespace}/{name}", world.claims[f"{namespace}/{name}"]) for name in names]
+
+
+def _attachments(world: World, pod: Json) -> list[tuple[str, str]]:
+    """(driver, handle) of every bound volume."""
+    found = [world.volumes.get(claim["spec"]["volumeName"]) for _, claim in _claims(world, pod)]
+    return [(v["spec"]["csi"]["driver"], v["spec"]["csi"]["volumeHandle"]) for v in found if v is not None]
+
+
+def _too_many_volumes(world: World, pod: Json, node: Json) -> list[str]:
+    attached = {handle for other in pods_on(world, node) for handle in _attachments(world, other)}
+    fresh = set(_attachments(world, pod)) - attached
+    for driver, limit in world.volume_limits.get(name_of(node), {}).items():
+        new = [v for v in fresh if v[0] == driver]
+        if new and len([v for v in attached if v[0] == driver]) + len(new) > limit:
+            return ["node(s) exceed max volume count"]
+    return []
+
+
+def _volume_elsewhere(world: World, pod: Json, node: Json) -> list[str]:
+    for _, claim in _claims(world, pod):
+        volume = world.volumes.get(claim["spec"]["volumeName"])
+        if volume is None:
+            return ["node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"]
+        required = (volume["spec"].get("nodeAffinity") or {}).get("required")
+        if required and not affinity.node_selector_matches(required, labels_of(node), name_of(node)):
+            return ["node(s) didn't match PersistentVolume's node affinity"]
+    return []
+
+
+def _volume_in_other_zone(world: World, pod: Json, node: Json) -> list[str]:
+    keys = (topology.ZONE, topology.REGION, topology.ZONE_BETA, topology.REGION_BETA)
+    if not any(key in labels_of(node) for key in keys):
+        return []
+    for _, claim in _claims(world, pod):
+        volume = world.volumes.get(claim["spec"]["volumeName"])
+        for key in keys:
+            zones = labels_of(volume).get(key) if volume is not None else None
+            if zones is not None and labels_of(node).get(key) not in zones.split("__"):
+                return ["node(s) had no available volume zone"]
+    return []
 
 
 def _spread_unevenly(world: World, pod: Json, node: Json) -> list[str]:
@@ -162,12 +259,12 @@ def _spread_unevenly(world: World, pod: Json, node: Json) -> list[str]:
     hard = topology.spread_constraints(pod, "DoNotSchedule")
     for constraint in hard:
         key = constraint["topologyKey"]
-        if key not in _labels(node):
+        if key not in labels_of(node):
             return [f"{text} (missing required label)"]
         counts = _domain_counts(world, pod, constraint, [c["topologyKey"] for c in hard])
         least = 0 if len(counts) < constraint.get("minDomains", 1) else min(counts.values())
-        self_matches = int(_selector(constraint, pod).matches(_labels(pod)))
-        skew = counts.get(_labels(node)[key], 0) + self_matches - least
+        self_matches = int(_selector(constraint, pod).matches(labels_of(pod)))
+        skew = counts.get(labels_of(node)[key], 0) + self_matches - least
         if skew > constraint["maxSkew"]:
             return [text]
     return []
@@ -178,14 +275,14 @@ def _selector(constraint: Json, pod: Json) -> Selector:
     if given is not None:
         chosen: Selector = given
         return chosen
-    return from_label_selector(topology.constraint_selector(constraint, _labels(pod)))
+    return from_label_selector(topology.constraint_selector(constraint, labels_of(pod)))
 
 
 def _domain_counts(world: World, pod: Json, constraint: Json, keys: Sequence[str]) -> dict[str, int]:
     """Matching pods by value of the constraint's key, over the nodes whose pods count."""
     counts: dict[str, int] = {}
     for node in world.nodes:
-        labels = _labels(node)
+        labels = labels_of(node)
         if all(key in labels for key in keys) and _is_eligible(pod, constraint, node):
             value = labels.get(constraint["topologyKey"])
             if value is not None:
@@ -195,7 +292,7 @@ def _domain_counts(world: World, pod: Json, constraint: Json, keys: Sequence[str
 
 def _is_eligible(pod: Json, constraint: Json, node: Json) -> bool:
     honor_affinity = constraint.get("nodeAffinityPolicy", "Honor") == "Honor"
-    if honor_affinity and not affinity.pod_matches_node(pod, _labels(node), _name(node)):
+    if honor_affinity and not affinity.pod_matches_node(pod, labels_of(node), name_of(node)):
         return False
     honor_taints = constraint.get("nodeTaintsPolicy", "Ignore") == "Honor"
     return not (honor_taints and _tainted(World([], []), pod, node))
@@ -208,10 +305,10 @@ def _matching_on(world: World, pod: Json, constraint: Json, node: Json) -> int:
     namespace = pod["metadata"]["namespace"]
     return sum(
         1
-        for other in _on(world, node)
+        for other in pods_on(world, node)
         if other["metadata"]["namespace"] == namespace
         and "deletionTimestamp" not in other["metadata"]
-        and selector.matches(_labels(other))
+        and selector.matches(labels_of(other))
     )
 
 
@@ -224,8 +321,8 @@ def _term_matches(world: World, owner: Json, term: Json, other: Json) -> bool:
     in_namespace = namespace in listed or (
         chosen is not None and from_label_selector(chosen).matches(world.namespaces.get(namespace, {}))
     )
-    return in_namespace and from_label_selector(topology.term_selector(term, _labels(owner))).matches(
-        _labels(other)
+    return in_namespace and from_label_selector(topology.term_selector(term, labels_of(owner))).matches(
+        labels_of(other)
     )
 
 
@@ -233,7 +330,7 @@ def _same_domain(world: World, node: Json, name: str, key: str) -> bool:
     other = _node_named(world, name)
     if other is None:
         return False
-    return key in _labels(node) and _labels(node)[key] == _labels(other).get(key)
+    return key in labels_of(node) and labels_of(node)[key] == labels_of(other).get(key)
 
 
 def _not_near(world: World, pod: Json, node: Json) -> list[str]:
@@ -241,7 +338,7 @@ def _not_near(world: World, pod: Json, node: Json) -> list[str]:
     terms = topology.affinity_terms(pod, "podAffinity", required=True)
     if not terms:
         return []
-    if any(term["topologyKey"] not in _labels(node) for term in terms):
+    if any(term["topologyKey"] not in labels_of(node) for term in terms):
         return [text]
     wanted = [
         (other, name)
@@ -251,7 +348,7 @@ def _not_near(world: World, pod: Json, node: Json) -> list[str]:
     if all(any(_same_domain(world, node, name, t["topologyKey"]) for _, name in wanted) for t in terms):
         return []
     counted_somewhere = any(
-        term["topologyKey"] in _labels(_node_named(world, name) or {"metadata": {}})
+        term["topologyKey"] in labels_of(_node_named(world, name) or {"metadata": {}})
         for _, name in wanted
         for term in terms
     )
@@ -294,6 +391,10 @@ FILTERS: tuple[tuple[str, Callable[[World, Json, Json], list[str]]], ...] = (
     ("NodeAffinity", _not_selected),
     ("NodePorts", _ports_taken),
     ("NodeResourcesFit", _no_room),
+    ("VolumeRestrictions", _disk_in_use),
+    ("NodeVolumeLimits", _too_many_volumes),
+    ("VolumeBinding", _volume_elsewhere),
+    ("VolumeZone", _volume_in_other_zone),
     ("PodTopologySpread", _spread_unevenly),
     ("InterPodAffinity", _affinity),
 )
@@ -326,7 +427,7 @@ def _taint_scores(world: World, pod: Json, feasible: Sequence[Json]) -> list[int
 
 def _preferred_node_scores(world: World, pod: Json, feasible: Sequence[Json]) -> list[int]:
     terms = affinity.preferred_terms(pod)
-    raw = [affinity.preferred_weight(terms, _labels(n), _name(n)) for n in feasible]
+    raw = [affinity.preferred_weight(terms, labels_of(n), name_of(n)) for n in feasible]
     most = max(raw)
     return [100 * r // most if most else r for r in raw]
 
@@ -334,10 +435,10 @@ def _preferred_node_scores(world: World, pod: Json, feasible: Sequence[Json]) ->
 def _least_allocated(world: World, pod: Json, node: Json) -> int:
     scores = []
     for position, resource in enumerate(("cpu", "memory")):
-        capacity = allocatable(node, resource)
+        capacity = allocatable(world, node, resource)
         if not capacity:
             continue
-        used = sum(pods.non_zero_requests(p)[position] for p in (*_on(world, node), pod))
+        used = sum(pods.non_zero_requests(p)[position] for p in (*pods_on(world, node), pod))
         scores.append(0 if used > capacity else (capacity - used) * 100 // capacity)
     return sum(scores) // len(scores) if scores else 0
 
@@ -345,16 +446,16 @@ def _least_allocated(world: World, pod: Json, node: Json) -> int:
 def _evenness(world: World, node: Json, extra: Json | None) -> int:
     fractions = []
     for resource in ("cpu", "memory"):
-        capacity = allocatable(node, resource)
+        capacity = allocatable(world, node, resource)
         if capacity:
-            used = _used(world, node, resource) + (requested(extra, resource) if extra else 0)
+            used = _used(world, node, resource) + (requested(world, extra, resource) if extra else 0)
             fractions.append(min(1.0, used / capacity))
     deviation = abs((fractions[0] - fractions[1]) / 2) if len(fractions) == 2 else 0.0
     return int((1 - deviation) * 100.0)
 
 
 def _balanced(world: World, pod: Json, node: Json) -> int:
-    if not requested(pod, "cpu") and not requested(pod, "memory"):
+    if not requested(world, pod, "cpu") and not requested(world, pod, "memory"):
         return 0
     return 50 + (50 + _evenness(world, node, pod) - _evenness(world, node, None)) // 2
 
@@ -389,7 +490,7 @@ def _default_constraints(world: World, pod: Json) -> list[Json]:
         wanted = service["spec"].get("selector")
         if service["metadata"]["namespace"] != namespace or wanted is None:
             continue
-        if all(_labels(pod).get(k) == v for k, v in wanted.items()):
+        if all(labels_of(pod).get(k) == v for k, v in wanted.items()):
             merged.update(wanted)
     terms: list[Json] = [{"matchLabels": merged}]
     for reference in pod["metadata"].get("ownerReferences") or ():
@@ -414,7 +515,7 @@ def _spread_scores(world: World, pod: Json, feasible: Sequence[Json]) -> list[in
     if not soft:
         return [0] * len(feasible)
     keys = [c["topologyKey"] for c in soft]
-    ignored = [bool(own) and any(key not in _labels(n) for key in keys) for n in feasible]
+    ignored = [bool(own) and any(key not in labels_of(n) for key in keys) for n in feasible]
     kept = [n for n, skip in zip(feasible, ignored, strict=True) if not skip]
     raw = [0 if skip else _soft_score(world, pod, soft, keys if own else [], n, kept)
            for n, skip in zip(feasible, ignored, strict=True)]  # fmt: skip
@@ -435,14 +536,14 @@ def _soft_score(
     score = 0.0
     for constraint in soft:
         key = constraint["topologyKey"]
-        if key not in _labels(node):
+        if key not in labels_of(node):
             continue
         if key == topology.HOSTNAME:
             count, size = _matching_on(world, pod, constraint, node), len(kept)
         else:
             counts = _domain_counts(world, pod, constraint, keys)
-            count = counts.get(_labels(node)[key], 0)
-            size = len({_labels(n).get(key, "") for n in kept})
+            count = counts.get(labels_of(node)[key], 0)
+            size = len({labels_of(n).get(key, "") for n in kept})
         score += count * math.log(size + 2) + float(constraint["maxSkew"] - 1)
     whole = math.floor(score)
     return whole + (score - whole >= 0.5)

@@ -1,8 +1,9 @@
 """Recorded scheduling decisions again: the same objects, the same assumed pods, the same cycle and seed; then compare.
 
 again = Remaker(profile)
-for decision, frontier in incident.decisions_of("default-scheduler"):
+for decision, frontier in scheduling_rows(incident):    # of all profiles of that scheduler
     again.move(resource, old, new)              # until every resource stands at the frontier
+    again.use(profile_of(decision))
     ours, recorded = again.remake(decision.key, decision.frontier, decision.effects)
     ours == recorded                            # else they diverge
 """
@@ -14,7 +15,8 @@ from typing import Any
 
 from kcp.scheduler import profiles
 from kcp.scheduler.cluster_state import RESOURCES, ClusterState
-from kcp.scheduler.cycle import Decision, decide
+from kcp.scheduler.cycle import Answers, Decision, decide
+from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.profiles import Profile
 from kcp.scheduler.rows import CONTEXT, effect_of
 
@@ -31,9 +33,18 @@ class Remaker:
 
     def __init__(self, profile: Profile | None = None) -> None:
         self.state = ClusterState()
-        self.framework = profiles.build(self.state, profile or Profile())
+        self._frameworks: dict[str, Framework] = {}
+        self.framework = self.use(profile or Profile())
         self._assumed: dict[str, str] = {}
         self.last: Decision | None = None
+
+    def use(self, profile: Profile) -> Framework:
+        """Decide by this profile from now on. Raises ConfigError when a plugin of it is not to be had."""
+        key = profiles.config_digest(profile)
+        if key not in self._frameworks:
+            self._frameworks[key] = profiles.build(self.state, profile)
+        self.framework = self._frameworks[key]
+        return self.framework
 
     def move(self, resource: str, old: Json | None, new: Json | None) -> None:
         """An object of a watched resource changed between two frontiers (backwards too)."""
@@ -50,11 +61,22 @@ class Remaker:
         theirs = {name: value for name, value in recorded.items() if name not in CONTEXT}
         if info is None:
             return {"kind": "Gone", "uid": recorded["uid"], "key": key}, theirs
-        decision = decide(self.framework, info, cycle=recorded["cycle"], seed=recorded["seed"])
+        answers = Answers.of(recorded.get("extenders"))
+        decision = decide(
+            self.framework, info, cycle=recorded["cycle"], seed=recorded["seed"], answers=answers
+        )
         self.last = decision
+        self._bound(recorded)
+        return effect_of(info, decision), theirs
+
+    def follow(self, effects: Sequence[Json]) -> None:
+        """Take over what a row of another profile on the same state tells. The state must stand at its frontier."""
+        self._follow(effects[0])
+        self._bound(effects[0])
+
+    def _bound(self, recorded: Json) -> None:
         if recorded["kind"] == "Bind":
             self._assumed[recorded["uid"]] = recorded["node"]
-        return effect_of(info, decision), theirs
 
     def _follow(self, recorded: Json) -> None:
         """Assume what the scheduler assumed then."""

@@ -9,7 +9,8 @@ One effect per row:
 What the state holds beyond the objects at the row's frontier stands in the row too: `assumed` {uid: node} in rows with a
 whole frontier, `forgot` [uid, …] for what was taken back since the row before (each Bind row itself adds to it), and
 `nominated_here` {uid: node} whenever nominations differ from what the objects say; `reserved` {volume: claim} while
-volumes are being bound.
+volumes are being bound; `extenders` has the answers of extenders that were asked. Profiles of one scheduler share one
+state: only all their rows together, in the order of their ids, tell what it held.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from kcp.scheduler.pod_class import PodInfo
 
 Json = dict[str, Any]
 WHOLE_FRONTIER_EVERY = 64
-CONTEXT = ("assumed", "forgot", "nominated_here", "reserved")
+CONTEXT = ("assumed", "forgot", "nominated_here", "reserved", "extenders")
 
 
 class DecisionSink(Protocol):
@@ -99,6 +100,7 @@ class Rows:
     """The frontier and the context of one run's rows, as differences. Owned by the scheduler's task.
 
     `written` is the number of the next row; a scheduler that starts anew in one life of the store goes on counting.
+    `forgot` is shared by the profiles of a scheduler: whichever row comes next tells it.
     """
 
     written: int = 0
@@ -125,8 +127,8 @@ class Rows:
         if "*" in frontier:
             found["assumed"] = dict(state.assumed)
         elif self.forgot:
-            found["forgot"] = self.forgot
-        self.forgot = []
+            found["forgot"] = list(self.forgot)
+        self.forgot.clear()
         if state.nominated_here:
             found["nominated_here"] = dict(state.nominated_here)
         if state.reserved:

@@ -9,6 +9,7 @@ stands exactly at the informers' revisions. Deciding never waits; while one batc
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -26,17 +27,22 @@ from kcp.machinery.errors import ApiError, NotFound
 from kcp.scheduler import profiles
 from kcp.scheduler.binding import Binding, commit
 from kcp.scheduler.cluster_state import RESOURCES, ClusterState
-from kcp.scheduler.cycle import Decision, decide
+from kcp.scheduler.consultation import Said, answers_for, ask, ask_about_victims
+from kcp.scheduler.cycle import Answers, Decision, decide, feasible_names
 from kcp.scheduler.events import Follower
+from kcp.scheduler.extender import Extender, ExtenderCalls, ExtenderFailed, interested
 from kcp.scheduler.framework import status as texts
 from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.framework.runtime import Framework
+from kcp.scheduler.framework.user_plugin import PluginFailed
+from kcp.scheduler.hints import waits_for
 from kcp.scheduler.plugins.volume_binding import Provision, plans_for
 from kcp.scheduler.pod_class import PodInfo
 from kcp.scheduler.profiles import Configuration
 from kcp.scheduler.queue import QueuedPod, SchedulingQueue
-from kcp.scheduler.rows import Decided, DecisionSink, Rows, code_digest, digest, effect_of
-from kcp.scheduler.volumes import VolumesNotBound, bind_volumes, reserve, unreserve
+from kcp.scheduler.rows import Decided, DecisionSink, Rows, code_digest, effect_of
+from kcp.scheduler.unclaimed import text_for
+from kcp.scheduler.volumes import BIND_TIMEOUT_S, VolumesNotBound, bind_volumes, reserve, unreserve
 from kcp.scheduler.writes import EventWriter, Eviction, StatusWrite, Writes, unchanged
 
 Json = dict[str, Any]
@@ -48,6 +54,8 @@ BATCH = 256
 BATCHES_UNDER_WAY = 2
 ATTEMPTS_PER_STEP = 256
 """Attempts after which other tasks get their turn, bound or not."""
+CONSULTATIONS = 64
+"""Pods about which extenders are asked at the same time at most. Others are decided meanwhile."""
 
 
 @attrs.define(eq=False)
@@ -81,13 +89,17 @@ class Scheduler:
     _wake: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _storage: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _with_volumes: list[tuple[Binding, list[Provision]]] = attrs.field(factory=list, init=False)
+    _calls: ExtenderCalls = attrs.field(factory=ExtenderCalls, init=False)
+    _to_consult: deque[QueuedPod] = attrs.field(factory=deque, init=False)
+    _consulting: int = attrs.field(default=0, init=False)
     _follower: Follower = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        forgot: list[str] = []
         for profile in self.configuration.profiles:
             self.frameworks[profile.name] = profiles.build(self.state, profile)
-            self._rows[profile.name] = Rows(self.recorded.get(profile.name, 0))
-            self._hashes[profile.name] = digest(attrs.asdict(profile))
+            self._rows[profile.name] = Rows(self.recorded.get(profile.name, 0), forgot=forgot)
+            self._hashes[profile.name] = profiles.config_digest(profile)
         self._code_hash = code_digest()
         self.writes = Writes(self.client, self.clock, self.write_event)
         self.queue = SchedulingQueue(
@@ -106,9 +118,13 @@ class Scheduler:
         for informer in self.watched.values():
             await informer.wait_for_sync(SYNC_TIMEOUT_S)
         self._start_anew()
-        async with anyio.create_task_group() as group:
-            group.start_soon(self.writes.run)
-            await self._schedule_forever(group)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.writes.run)
+                await self._schedule_forever(group)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._calls.close()
 
     def _start_anew(self) -> None:
         """What an earlier run left under way counts for nothing: only the log says what is bound."""
@@ -118,6 +134,9 @@ class Scheduler:
             self.state.forget(uid)
         self.state.reserved.clear()
         self._with_volumes = []
+        self._calls = ExtenderCalls()
+        self._to_consult.clear()
+        self._consulting = 0
         self.queue.land_all(self._now_us())
 
     async def _schedule_forever(self, group: TaskGroup) -> None:
@@ -125,7 +144,9 @@ class Scheduler:
         while True:
             self._wake = anyio.Event()
             self.queue.tick(self._now_us())
+            self._mention_unclaimed()
             batch, more = self._decide_some()
+            self._consult_some(group)
             for binding, plans in self._with_volumes:
                 group.start_soon(self._bind_volumes, binding, plans)
             self._with_volumes = []
@@ -138,11 +159,11 @@ class Scheduler:
                 await self._wait()
 
     async def _wait(self) -> None:
-        due_us = self.queue.due_us()
-        if due_us is None:
+        due = [us for us in (self.queue.due_us(), self._follower.unclaimed.due_us()) if us is not None]
+        if not due:
             await self._wake.wait()
             return
-        with anyio.move_on_after(max(0.0, (due_us - self._now_us()) / 1e6)):
+        with anyio.move_on_after(max(0.0, (min(due) - self._now_us()) / 1e6)):
             await self._wake.wait()
 
     @property
@@ -155,6 +176,11 @@ class Scheduler:
 
     def _now_us(self) -> int:
         return microseconds(self.clock.now())
+
+    def _mention_unclaimed(self) -> None:
+        for pod in self._follower.unclaimed.due(self._now_us()):
+            text = text_for(pod, list(self.frameworks))
+            self.write_event(pod, "Warning", "FailedScheduling", text, "Scheduling", None)
 
     # --- attempts ---
 
@@ -183,20 +209,42 @@ class Scheduler:
             self.write_event(info.pod, "Warning", "FailedScheduling", text, "Scheduling", None)
             self.queue.done(queued.uid)
             return None
-        return self._decide(queued, info, now_us)
-
-    def _decide(self, queued: QueuedPod, info: PodInfo, now_us: int) -> Binding | None:
-        profile = info.pod["spec"].get("schedulerName") or profiles.DEFAULT_NAME
-        self.attempts += 1
-        framework = self.frameworks[profile]
+        if self.configuration.extenders and interested(self.configuration.extenders, info.pod):
+            self._to_consult.append(queued)
+            return None
         started_s = self.clock.monotonic()
+        decision = self._decide(queued, info, now_us)
+        return None if decision is None else self._take(queued, info, decision, now_us, started_s)
+
+    def _framework(self, info: PodInfo) -> Framework:
+        return self.frameworks[info.pod["spec"].get("schedulerName") or profiles.DEFAULT_NAME]
+
+    def _decide(
+        self, queued: QueuedPod, info: PodInfo, now_us: int, answers: Answers | None = None
+    ) -> Decision | None:
+        """None when deciding failed; the pod is back in the queue then."""
+        self.attempts += 1
         try:
-            decision = decide(framework, info, cycle=self.attempts, seed=self.seed)
+            return decide(self._framework(info), info, cycle=self.attempts, seed=self.seed, answers=answers)
+        except PluginFailed as failure:
+            self._error(queued, info.pod, str(failure), now_us)
         except Exception as bug:
             log.exception("scheduling failed", pod=info.key, cycle=self.attempts)
             self._error(queued, info.pod, repr(bug), now_us)
-            return None
-        number = self._record(profile, queued, info, decision, now_us, started_s)
+        return None
+
+    def _take(
+        self,
+        queued: QueuedPod,
+        info: PodInfo,
+        decision: Decision,
+        now_us: int,
+        started_s: float,
+        answers: Answers | None = None,
+    ) -> Binding | None:
+        """Record the decision and act on it. None: there is no binding that only needs to be committed."""
+        framework = self._framework(info)
+        number = self._record(framework.name, queued, info, decision, now_us, started_s, answers)
         if decision.node:
             plans = plans_for(Cycle(self.state, info, framework), self.state.nodes[decision.node])
             self.state.assume(info.uid, decision.node)
@@ -217,12 +265,15 @@ class Scheduler:
         decision: Decision,
         now_us: int,
         started_s: float,
+        answers: Answers | None,
     ) -> int:
         """Written before the binding is asked for, so both ride in the same batch of the log."""
         rows, number = self._rows[profile], self.sink.next_id()
         frontier = rows.frontier({resource: informer.rv for resource, informer in self.watched.items()})
         effect = effect_of(info, decision)
         effect.update(rows.context(frontier, self.state))
+        if answers is not None:
+            effect["extenders"] = answers.document()
         self.sink.record(
             Decided(
                 id=number,
@@ -239,6 +290,101 @@ class Scheduler:
             )
         )
         return number
+
+    # --- pods that extenders care about ---
+
+    def _consult_some(self, group: TaskGroup) -> None:
+        while self._to_consult and self._consulting < CONSULTATIONS:
+            self._consulting += 1
+            group.start_soon(self._consult, self._to_consult.popleft())
+
+    async def _consult(self, queued: QueuedPod) -> None:
+        try:
+            binding = await self._decide_with_extenders(queued)
+            if binding is not None:
+                await self._bind_extended(binding)
+        except ExtenderFailed as error:
+            info = self.state.pods.get(queued.uid)
+            if info is None or info.node:
+                self.queue.done(queued.uid)
+            else:
+                self._error(queued, info.pod, str(error), self._now_us())
+        finally:
+            self._consulting -= 1
+            self._wake_up()
+
+    def _still_waiting(self, queued: QueuedPod) -> PodInfo | None:
+        """None when the pod went, or ran, while extenders were being asked."""
+        info = self.state.pods.get(queued.uid)
+        if info is None or info.node:
+            self.queue.done(queued.uid)
+            return None
+        return info
+
+    async def _decide_with_extenders(self, queued: QueuedPod) -> Binding | None:
+        info = self._still_waiting(queued)
+        if info is None:
+            return None
+        extenders = interested(self.configuration.extenders, info.pod)
+        started_s = self.clock.monotonic()
+        nodes = {name: self.state.nodes[name].node or {} for name in self._feasible(info)}
+        said = await ask(self._calls, extenders, info.pod, nodes) if nodes else Said({})
+        found = self._with_answers(queued, said, None)
+        if found is None:
+            return None
+        info, decision, answers = found
+        preemptors = [extender for extender in extenders if extender.preempt_verb]
+        if decision.candidates and preemptors:
+            left = await self._ask_about(preemptors, info, decision)
+            found = self._with_answers(queued, said, left)
+            if found is None:
+                return None
+            info, decision, answers = found
+        return self._take(queued, info, decision, self._now_us(), started_s, answers)
+
+    def _feasible(self, info: PodInfo) -> list[str]:
+        try:
+            return feasible_names(self._framework(info), info, cycle=self.attempts + 1, seed=self.seed)
+        except PluginFailed as failure:
+            raise ExtenderFailed(str(failure)) from failure
+
+    def _with_answers(
+        self, queued: QueuedPod, said: Said, victims: Mapping[str, Any] | None
+    ) -> tuple[PodInfo, Decision, Answers] | None:
+        info = self._still_waiting(queued)
+        if info is None:
+            return None
+        answers = answers_for(said, self._feasible(info), victims)
+        decision = self._decide(queued, info, self._now_us(), answers)
+        return None if decision is None else (info, decision, answers)
+
+    async def _ask_about(
+        self, extenders: list[Extender], info: PodInfo, decision: Decision
+    ) -> dict[str, tuple[list[str], int]]:
+        infos = self.state.infos
+        victims = {
+            infos[c.index].name: ([v.pod for v in c.victims], c.pdb_violations) for c in decision.candidates
+        }
+        return await ask_about_victims(self._calls, extenders, info.pod, victims)
+
+    async def _bind_extended(self, binding: Binding) -> None:
+        """Through the extender that binds, if one does."""
+        error = await self._bound_by_extender(binding)
+        if error is None:
+            self._scheduled(binding)
+        else:
+            self._not_bound(binding, error, self._now_us())
+
+    async def _bound_by_extender(self, binding: Binding) -> ApiError | Unreachable | None:
+        for extender in interested(self.configuration.extenders, binding.pod):
+            if extender.bind_verb:
+                try:
+                    await self._calls.bind(extender, binding.pod, binding.node)
+                except ExtenderFailed as failure:
+                    return ApiError(str(failure))
+                return None
+        (error,) = await commit(self.client, [binding])
+        return error
 
     # --- bound ---
 
@@ -259,9 +405,15 @@ class Scheduler:
         """The slow way into the log: first the pod's claims, then the pod."""
         try:
             await bind_volumes(
-                self.client, self.state, plans, binding.node, binding.decision, lambda: self._storage
+                self.client,
+                self.state,
+                plans,
+                binding.node,
+                binding.decision,
+                lambda: self._storage,
+                self._volumes_timeout_s(binding.pod),
             )
-            (error,) = await commit(self.client, [binding])
+            error = await self._bound_by_extender(binding)
         except (VolumesNotBound, ApiError, Unreachable) as failure:
             text = f'running PreBind plugin "VolumeBinding": {failure}'
             error = ApiError(text)
@@ -272,6 +424,11 @@ class Scheduler:
         else:
             self._not_bound(binding, error, self._now_us())
         self._wake_up()
+
+    def _volumes_timeout_s(self, pod: Json) -> float:
+        name = pod["spec"].get("schedulerName") or profiles.DEFAULT_NAME
+        given = (self.configuration.profile(name).args.get("VolumeBinding") or {}).get("bindTimeoutSeconds")
+        return BIND_TIMEOUT_S if given is None else float(given)
 
     def _storage_changed(self, old: Json | None, new: Json | None) -> None:
         self._storage.set()
@@ -288,8 +445,7 @@ class Scheduler:
         uid = binding.queued.uid
         info = self.state.pods.get(uid)
         if uid in self.state.assumed:
-            for rows in self._rows.values():
-                rows.forgot.append(uid)
+            next(iter(self._rows.values())).forgot.append(uid)
             self.state.forget(uid)
             self._follower.unassumed(binding.pod, binding.node)
         if info is None or info.bound or isinstance(error, NotFound):
@@ -315,7 +471,7 @@ class Scheduler:
         for pod in decision.cleared:
             self.state.nominate(pod.uid, "")
             self.writes.put(StatusWrite(pod.pod, "", "", "", number))
-        self.queue.back(queued, plugins, now_us)
+        self.queue.back(queued, [waits_for(plugin) for plugin in plugins], now_us)
         if decision.victims:
             self._evict(info, decision, number)
         self._tell(info.pod, "Unschedulable", decision.text, decision.nominated, number)

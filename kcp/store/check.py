@@ -1,11 +1,11 @@
-"""Is this log what it must be? Gapless, its head the newest event of every object, nothing damaged."""
+"""Is this log what it must be? Gapless, its head the newest event of every object, nothing damaged, no sealed file missing."""
 
 from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
 
-from kcp.store import schema
+from kcp.store import archive, schema
 from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.protocol import StoreError
 from kcp.store.sqlite import connect_read_only
@@ -71,7 +71,8 @@ def problems(url_or_path: str | Path) -> list[str]:
         raise
     try:
         schema.check(connection, path)
-        return _problems(connection)
+        found = problems_in(connection)
+        return [*found, *archive.problems(archive.SqliteShelf(connection), path.parent / archive.FOLDER)]
     except sqlite3.DatabaseError as error:
         return [str(error)]
     finally:
@@ -79,20 +80,23 @@ def problems(url_or_path: str | Path) -> list[str]:
 
 
 def _problems_of_postgres(url: str) -> list[str]:
+    from kcp.store.archive_postgres import PostgresShelf
     from kcp.store.postgres_reader import PostgresReader
 
     found: list[str] = []
-    with PostgresReader(url) as log:
+    with PostgresReader(url, sealed=False) as log:
         for words, query in _LAWS:
             for ours, theirs in _ON_POSTGRESQL:
                 query = query.replace(ours, theirs)
             count = log.value(query)
             if count:
                 found.append(words.format(count))
+        found += archive.problems(PostgresShelf(log.call, log.connection), Path(archive.FOLDER))
     return found
 
 
-def _problems(connection: sqlite3.Connection) -> list[str]:
+def problems_in(connection: sqlite3.Connection) -> list[str]:
+    """The same of an open connection to a file, sealed files aside."""
     found: list[str] = []
     try:
         for (text,) in connection.execute("PRAGMA quick_check(20)"):

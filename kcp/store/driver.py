@@ -108,6 +108,10 @@ class Driver(Protocol):
         """Do housekeeping if there is any and then call `done`; False: there was none, `done` is not called."""
         ...
 
+    def chore(self, work: Callable[[Any], None], done: Done) -> None:
+        """Run one short transaction on what the driver writes through, then call `done`; StoreError where it has none."""
+        ...
+
     @property
     def epoch(self) -> int: ...
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from kcp.machinery.document import Json
-from kcp.store import rows, tables
+from kcp.store import archive, rows, schema, tables
 from kcp.store.driver import FactRow
-from kcp.store.open import is_postgres, lock, sqlite_path
-from kcp.store.protocol import Event, Op, Projection
+from kcp.store.open import is_postgres, lock_existing, sqlite_path
+from kcp.store.protocol import Event, Op, Projection, StoreError
 from kcp.store.sqlite import connect
 from kcp.store.stage import project
 
@@ -55,13 +55,17 @@ def rebuild(url_or_path: str | Path, found: Sequence[Projection]) -> int:
 
         return rebuild_facts(str(url_or_path), found)
     path = sqlite_path(url_or_path)
-    release = lock(path)
+    release = lock_existing(path)
     try:
         connection = connect(path)
         try:
+            schema.check(connection, path)
+            archive.attach(connection, path)
             connection.execute("BEGIN IMMEDIATE")
             written = rebuild_over(connection, found)
             connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot rebuild the facts of {path}: {error}") from error
         finally:
             connection.close()
     finally:

@@ -17,8 +17,10 @@ import sqlalchemy as sa
 from kcp.machinery.document import Json
 from kcp.machinery.gvk import group_resource
 from kcp.store import archive, schema, tables
+from kcp.store.archive import Archive
 from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.protocol import HistoryClass, KindRow, Op
+from kcp.store.redaction import is_purged
 from kcp.store.sqlite import connect_read_only
 
 objects, events, kinds, actors, leases = (
@@ -82,6 +84,8 @@ class Version:
     decision_id: int | None
     object: Json
     changes: tuple[FieldChange, ...] = ()
+    purged: bool = False
+    """What it said was purged; so nobody knows what it, or the version after it, changed."""
 
     @property
     def verb(self) -> str:
@@ -113,12 +117,29 @@ def reader(url_or_path: str | Path) -> Iterator[sa.Connection]:
     raw = connect_read_only(path)
     try:
         schema.check(raw, path)
-        archive.attach(raw, path)
-        raw.execute("BEGIN")
         with schema.engine_over(raw).connect() as connection:
+            connection.info[_SEALED] = archive.opened(raw, path)
             yield connection
     finally:
         raw.close()
+
+
+_SEALED = "sealed"
+"""Where a connection's `info` has its archive."""
+
+
+def begins_at(connection: sa.Connection) -> int:
+    """The revision before which history was dropped; 0 when none was."""
+    sealed: Archive | None = connection.info.get(_SEALED)
+    return 0 if sealed is None else sealed.floor
+
+
+def read_dependents(connection: sa.Connection, owner_uid: str) -> None:
+    """Before a look at the events of all that an owner ever had: reads what is sealed of them."""
+    sealed: Archive | None = connection.info.get(_SEALED)
+    if sealed is not None:
+        owned = f"SELECT f.oid FROM {{log}}facts_owner f WHERE f.owner_uid = {archive.quoted(owner_uid)}"
+        sealed.objects(f"o.oid IN ({owned})")
 
 
 def find_kinds(connection: sa.Connection, text: str) -> list[tuple[int, KindRow]]:
@@ -143,6 +164,17 @@ def _incarnations(kind_id: int, namespace: str, name: str) -> sa.ColumnElement[b
     return sa.and_(objects.c.kind_id == kind_id, objects.c.ns == namespace, objects.c.name == name)
 
 
+def _every_life(
+    connection: sa.Connection, resource: str, namespace: str, name: str
+) -> sa.ColumnElement[bool]:
+    """The condition for a name's incarnations, of which every version can then be read, sealed or not."""
+    kind_id = _kind_id(connection, resource)
+    sealed: Archive | None = connection.info.get(_SEALED)
+    if sealed is not None:
+        sealed.objects(archive.one(kind_id, namespace, name))
+    return _incarnations(kind_id, namespace, name)
+
+
 def _document(body: Any) -> Json:
     value = orjson.loads(body) if isinstance(body, (str, bytes)) else body
     return value if isinstance(value, dict) else {}
@@ -160,7 +192,7 @@ def versions(
     noise: bool = False,
 ) -> list[Version]:
     """All versions of a name, every incarnation, oldest first, each with what it changed; `limit` keeps the newest."""
-    where = _incarnations(_kind_id(connection, resource), namespace, name)
+    where = _every_life(connection, resource, namespace, name)
     query = (
         sa.select(
             events.c.rv, events.c.op, events.c.ts_us, events.c.oid, events.c.prev_rv, events.c.request_id,
@@ -183,11 +215,13 @@ def _with_changes(connection: sa.Connection, rows: Sequence[Any], noise: bool) -
             previous = _body(connection, row.prev_rv)
         before = previous if row.prev_rv else None
         value = _document_of(row) or before or {}
-        changes = () if row.op == Op.DELETED else tuple(diff(before or {}, value, noise=noise))
+        unknown = is_purged(value) or (before is not None and is_purged(before))
+        known = row.op != Op.DELETED and not unknown and (before is not None or not row.prev_rv)
+        changes = tuple(diff(before or {}, value, noise=noise)) if known else ()
         found.append(
             Version(
                 row.rv, Op(row.op), row.ts_us, row.oid, row.uid, row.username or "", row.field_manager or "",
-                row.user_agent or "", row.request_id or "", row.decision_id, value, changes,
+                row.user_agent or "", row.request_id or "", row.decision_id, value, changes, is_purged(value),
             )
         )  # fmt: skip
         previous, previous_rv = value, row.rv
@@ -208,9 +242,12 @@ def _body(connection: sa.Connection, rv: int) -> Json | None:
 def object_at(
     connection: sa.Connection, resource: str, namespace: str, name: str, rv: int
 ) -> tuple[int, Json] | None:
-    """(revision, object) as of `rv`, without resourceVersion; None when it did not exist then."""
+    """(revision, object) as of `rv`, without resourceVersion; None when it did not exist then. Raises Dropped."""
+    sealed: Archive | None = connection.info.get(_SEALED)
+    if sealed is not None:
+        sealed.check(rv)
     alive = sa.or_(objects.c.delete_rv.is_(None), objects.c.delete_rv > rv)
-    where = _incarnations(_kind_id(connection, resource), namespace, name)
+    where = _every_life(connection, resource, namespace, name)
     life = connection.execute(
         sa.select(objects.c.oid)
         .where(where, objects.c.oid <= rv, alive)
@@ -240,7 +277,7 @@ def last_state(
     connection: sa.Connection, resource: str, namespace: str, name: str
 ) -> tuple[int, Json] | None:
     """(revision, object) as it is, or as it was when it was deleted (then the revision of the deletion)."""
-    where = _incarnations(_kind_id(connection, resource), namespace, name)
+    where = _every_life(connection, resource, namespace, name)
     life = connection.execute(
         sa.select(objects.c.oid, objects.c.rv, objects.c.delete_rv)
         .where(where)
@@ -356,3 +393,23 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _short(value: Any, limit: int = 120) -> str:
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def revision_at(connection: sa.Connection, ts_us: int) -> int:
+    """The newest revision whose time is not after `ts_us`; 0 before the first."""
+    ticks, second = tables.ticks, ts_us // 1_000_000
+    sealed: Archive | None = connection.info.get(_SEALED)
+    if sealed is not None:
+        sealed.moment(ts_us)
+    began = connection.execute(
+        sa.select(ticks.c.rv).where(ticks.c.second <= second).order_by(ticks.c.second.desc()).limit(1)
+    ).scalar_one_or_none()
+    if began is None:
+        return 0
+    ends = connection.execute(
+        sa.select(ticks.c.rv).where(ticks.c.second > second).order_by(ticks.c.second).limit(1)
+    ).scalar_one_or_none()
+    newest = sa.select(sa.func.max(events.c.rv)).where(
+        events.c.rv > began, events.c.rv <= (2**62 if ends is None else ends), events.c.ts_us <= ts_us
+    )
+    return max(int(began), int(connection.execute(newest).scalar_one() or 0))

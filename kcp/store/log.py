@@ -6,6 +6,7 @@ import contextlib
 import heapq
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -175,6 +176,10 @@ class EventLog:
         """Never moves back, never beyond the published revision."""
         if self.horizon < rv:
             await self._writer.submit((), horizon=min(rv, self.rv))
+
+    async def chore(self, step: Callable[[Any], Any]) -> Any:
+        """A short transaction of housekeeping (`sealing.Step`) between two batches; on SQLite only."""
+        return await self._writer.chore(step)
 
     def lease_epoch(self, key: Key) -> tuple[int, int] | None:
         lease = self._published.lease_of(key)

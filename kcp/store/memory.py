@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import anyio
 import attrs
@@ -13,7 +14,7 @@ from kcp.store import leases
 from kcp.store.driver import Batch, Done, Snapshot, Staged
 from kcp.store.head import Place, normal_bytes
 from kcp.store.leases import LeaseRow
-from kcp.store.protocol import Cause, Decision, Event, Input, KindRow, Op, Record
+from kcp.store.protocol import Cause, Decision, Event, Input, KindRow, Op, Record, StoreError
 
 
 @attrs.define(slots=True)
@@ -150,6 +151,10 @@ class MemoryDriver:
         life = Incarnation((key.namespace, key.name), oid, [event])
         self._by_oid[oid] = life
         self._by_place.setdefault(key.resource, {}).setdefault(life.place, []).append(life)
+
+    def chore(self, work: Callable[[Any], None], done: Done) -> None:
+        del work
+        done(StoreError("a log in memory is not sealed"))
 
     def idle(self, done: Done) -> bool:
         del done

@@ -18,6 +18,7 @@ from pathlib import Path
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy, SystemEntropy
 from kcp.store import horizon, schema
+from kcp.store.driver import Driver
 from kcp.store.log import EventLog
 from kcp.store.memory import MemoryDriver
 from kcp.store.protocol import Locked, Projection, StoreError
@@ -42,12 +43,14 @@ def open_store(
     projections: Sequence[Projection] = (),
     api_history_s: float = horizon.PERIOD_S,
     durable: bool = True,
+    wrap_driver: Callable[[Driver], Driver] = lambda driver: driver,
 ) -> EventLog:
     """Open, or create, an event log. Blocks for migrations and for reading all live objects.
 
     `inline` keeps every commit and read on the loop's thread, for the deterministic loop. `read_only` takes no lock
     and shows the state as of now. `api_history_s` = 0 keeps the horizon where it is. `durable` False lets SQLite answer
-    before the disk has it, for logs that need not outlive the machine.
+    before the disk has it, for logs that need not outlive the machine. `wrap_driver` puts something between the log and
+    its file, such as faults of a simulation.
     Raises Locked when another kcp holds the file, SchemaTooNew, or StoreError with a reason for people.
     """
     target = str(url_or_path)
@@ -69,7 +72,7 @@ def open_store(
     try:
         _prepare(path, entropy or SystemEntropy())
         return EventLog(
-            SqliteDriver(path, clock, inline=inline, release=release, durable=durable),
+            wrap_driver(SqliteDriver(path, clock, inline=inline, release=release, durable=durable)),
             clock,
             projections=projections,
             api_history_s=api_history_s,
@@ -122,8 +125,12 @@ def lock(path: Path) -> Callable[[], None]:
             raise StoreError(f"cannot lock {path}: {error.strerror}") from error
         process = f" (process {holder})" if holder else ""
         raise Locked(f"{path} is in use by another kcp{process}") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(f"cannot write to {path.parent}: {(error.strerror or '').lower()}") from error
 
     def release() -> None:
         nonlocal descriptor
@@ -132,6 +139,13 @@ def lock(path: Path) -> Callable[[], None]:
             descriptor = -1
 
     return release
+
+
+def lock_existing(path: Path) -> Callable[[], None]:
+    """As `lock`, for tools that change a log: raises StoreError, and makes nothing, when there is none."""
+    if not path.is_file():
+        raise StoreError(f"there is no event log at {path}")
+    return lock(path)
 
 
 def _refuse_network(directory: Path) -> None:
@@ -192,10 +206,21 @@ def _make_file(path: Path) -> bool:
     try:
         fresh = os.fstat(descriptor).st_size == 0
         if fresh and _fresh_logs:
-            os.write(descriptor, _fresh_logs[0])
-            os.fsync(descriptor)
+            _fill(descriptor, _fresh_logs[0])
         return fresh
     except OSError as error:
         raise StoreError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
     finally:
         os.close(descriptor)
+
+
+def _fill(descriptor: int, content: bytes) -> None:
+    """All of it or, as on a full disk, nothing: half a log would be taken for a damaged one."""
+    try:
+        written = 0
+        while written < len(content):
+            written += os.write(descriptor, content[written:])
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, 0)
+        raise

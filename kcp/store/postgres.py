@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.from_thread
 import asyncpg
@@ -29,6 +30,9 @@ from kcp.store.driver import Batch, Behind, Done, Snapshot, Staged
 from kcp.store.leases import LeaseRow
 from kcp.store.protocol import Event, KindRow, Record, StoreError, Unavailable
 
+if TYPE_CHECKING:
+    from kcp.store.postgres_reader import PostgresReader
+
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
@@ -39,6 +43,8 @@ ACTORS_KEPT = 20_000
 COMMIT_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 30.0
 LOCK_TIMEOUT_S = 20.0
+LOAD_WORK_MEM = "256MB"
+"""So that the join of all live objects at the start needs no temporary files."""
 FIRST_ANALYZE_RV = 200
 CLOCK_SAMPLE_S = 10.0
 
@@ -46,14 +52,11 @@ _LOST = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
 )
 """After these nobody knows whether a commit happened."""
-
-_APPEND = (
-    "SELECT head_rv, actor_base, now_us FROM kcp_append(" + ", ".join(f"${i}" for i in range(1, 30)) + ")"
-)
 
 
 def in_a_loop_of_its_own(work: Callable[[], Awaitable[T]]) -> T:
@@ -111,10 +114,15 @@ class PostgresDriver:
 
     def load(self) -> Snapshot:
         """Upgrade the schema if need be, then read every live object, as text."""
+        collecting = gc.isenabled()
+        gc.disable()
         try:
             return in_a_loop_of_its_own(self._load)
         except (*_LOST, asyncpg.PostgresError) as error:
-            raise StoreError(f"cannot open {ddl.shown(self._url)}: {_words(error)}") from error
+            raise StoreError(f"cannot open {ddl.shown(self._url)}: {ddl.words(error)}") from error
+        finally:
+            if collecting:
+                gc.enable()
 
     async def _load(self) -> Snapshot:
         if not self._read_only:
@@ -125,6 +133,7 @@ class PostgresDriver:
             if not self._read_only:
                 self._life = await connection.fetchval("SELECT nextval('kcp_life')")
             async with connection.transaction(isolation="repeatable_read", readonly=True):
+                await connection.execute(f"SET LOCAL work_mem = '{LOAD_WORK_MEM}'")
                 return await self._read_snapshot(connection)
         finally:
             await connection.close()
@@ -219,7 +228,7 @@ class PostgresDriver:
     def _refused(self, error: asyncpg.PostgresError) -> Unavailable:
         if error.sqlstate == ddl.STALE_EPOCH:
             return Unavailable(f"{ddl.shown(self._url)} was restored meanwhile: start kcp again ({error})")
-        return Unavailable(f"cannot write to {ddl.shown(self._url)}: {_words(error)}")
+        return Unavailable(f"cannot write to {ddl.shown(self._url)}: {ddl.words(error)}")
 
     async def _writer(self) -> asyncpg.Connection:
         connection = self._connection
@@ -239,7 +248,7 @@ class PostgresDriver:
         try:
             await self._writer()
         except (*_LOST, asyncpg.PostgresError) as error:
-            raise Unavailable(f"cannot reach {ddl.shown(self._url)}: {_words(error)}") from error
+            raise Unavailable(f"cannot reach {ddl.shown(self._url)}: {ddl.words(error)}") from error
 
     async def _write(self, batch: Batch) -> None:
         connection = await self._writer()
@@ -247,7 +256,9 @@ class PostgresDriver:
             await self._register(connection)
         arguments = rows.append_arguments(batch, self._kind_ids, self._interned, self._epoch)
         await self._hold_if_losing(connection)
-        head_rv, actor_base, now_us = await connection.fetchrow(_APPEND, *arguments, timeout=COMMIT_TIMEOUT_S)
+        head_rv, actor_base, now_us = await connection.fetchrow(
+            rows.APPEND, *arguments, timeout=COMMIT_TIMEOUT_S
+        )
         if head_rv != batch.base_rv:
             self._interned.forget_new()
             self._losses += 1
@@ -268,7 +279,7 @@ class PostgresDriver:
         try:
             await connection.execute("ANALYZE objects, leases, events", timeout=COMMIT_TIMEOUT_S)
         except (*_LOST, asyncpg.PostgresError) as error:
-            log.warning("cannot analyze the event log", error=_words(error))
+            log.warning("cannot analyze the event log", error=ddl.words(error))
             if isinstance(error, _LOST):
                 await self._drop(connection)
 
@@ -342,7 +353,7 @@ class PostgresDriver:
     async def _after_loss(self, batch: Batch | None, error: BaseException) -> BaseException | None:
         """The answer was lost: wait until the old connection's work is decided, then see whether the batch is there."""
         place = ddl.shown(self._url)
-        lost = Unavailable(f"cannot reach {place}: {_words(error)}")
+        lost = Unavailable(f"cannot reach {place}: {ddl.words(error)}")
         if batch is None:
             return lost
         try:
@@ -351,10 +362,10 @@ class PostgresDriver:
                 await connection.execute("SELECT 1 FROM head WHERE id = 1 FOR UPDATE")
                 limit = max(TAIL_EVENTS, 2 * len(batch.staged))
                 tail, live = await self._tail(connection, batch.base_rv, limit)
-        except (*_LOST, asyncpg.PostgresError, StoreError) as again:
+        except Exception as again:  # noqa: BLE001 whatever it is, those who wait must hear of it
             await self._drop(self._connection)
             return Unavailable(
-                f"cannot reach {place}: {_words(error)}; on a second look: {_words(again)}; the outcome is unknown"
+                f"cannot reach {place}: {ddl.words(error)}; on a second look: {ddl.words(again)}; the outcome is unknown"
             )
         log.warning("event log reached again", place=place, rv=tail.rv)
         told = [staged.event for staged in tail.staged]
@@ -383,6 +394,10 @@ class PostgresDriver:
             finally:
                 await other.close()
 
+    def chore(self, work: Callable[[Any], None], done: Done) -> None:
+        del work
+        done(StoreError("a log on PostgreSQL is sealed through a connection of its own"))
+
     def idle(self, done: Done) -> bool:
         del done
         return False
@@ -405,7 +420,7 @@ class PostgresDriver:
             self._listening = await self._connect()
             await self._listening.add_listener(ddl.CHANNEL, self._hear)
         except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
-            log.debug("cannot listen; looking every second instead", error=_words(error))
+            log.debug("cannot listen; looking every second instead", error=ddl.words(error))
             await asyncio.sleep(3600)
 
     def _hear(self, connection: Any, pid: int, channel: str, payload: str) -> None:
@@ -421,7 +436,7 @@ class PostgresDriver:
             async with pool.acquire(timeout=READ_TIMEOUT_S) as connection:
                 return await work(connection)
         except (*_LOST, asyncpg.PostgresError) as error:
-            raise Unavailable(f"cannot read {ddl.shown(self._url)}: {_words(error)}") from error
+            raise Unavailable(f"cannot read {ddl.shown(self._url)}: {ddl.words(error)}") from error
 
     async def _opened(self) -> asyncpg.Pool:
         async with self._opening:
@@ -442,7 +457,9 @@ class PostgresDriver:
         if kind is None:
             return None
         sql, arguments = rows.get_at(kind, resource, namespace, name, rv)
-        row = await self._read(lambda c: c.fetchrow(sql, *arguments, timeout=READ_TIMEOUT_S))
+        row, sealed = await self._read_from(rv, lambda c: c.fetchrow(sql, *arguments, timeout=READ_TIMEOUT_S))
+        if sealed:
+            return await self._read_sealed(lambda r: r.get_at(kind, resource, namespace, name, rv))
         return None if row is None else rows.record(resource, row)
 
     async def list_at(
@@ -457,7 +474,9 @@ class PostgresDriver:
         if kind is None:
             return ()
         sql, arguments = rows.list_at(kind, resource, rv, namespace, after, limit)
-        found = await self._read(lambda c: c.fetch(sql, *arguments, timeout=READ_TIMEOUT_S))
+        found, sealed = await self._read_from(rv, lambda c: c.fetch(sql, *arguments, timeout=READ_TIMEOUT_S))
+        if sealed:
+            return await self._read_sealed(lambda r: r.list_at(kind, resource, rv, namespace, after, limit))
         return [rows.record(resource, row) for row in found]
 
     async def events_since(
@@ -467,11 +486,36 @@ class PostgresDriver:
         if resources is not None:
             kinds = [self._kind_ids[resource] for resource in resources if resource in self._kind_ids]
         sql, arguments = rows.events_since(rv, until, kinds, limit if limit >= 0 else None)
-        found = await self._read(lambda c: c.fetch(sql, *arguments, timeout=READ_TIMEOUT_S))
+        found, sealed = await self._read_from(rv, lambda c: c.fetch(sql, *arguments, timeout=READ_TIMEOUT_S))
+        if sealed:
+            names = dict(self._resources)
+            return await self._read_sealed(lambda r: r.events_since(names, rv, until, kinds, limit))
         return [rows.event(row, self._resources) for row in found]
 
     async def rv_at(self, ts_us: int) -> int:
-        return await self._read(lambda c: c.fetchval(rows.RV_AT, ts_us)) or 0
+        found: int = await self._read(lambda c: c.fetchval(rows.RV_AT, ts_us)) or 0
+        _, sealed = await self._read_from(found, lambda c: c.fetchval("SELECT 1"))
+        return await self._read_sealed(lambda r: r.rv_at(ts_us)) if sealed else found
+
+    async def _read_from(self, rv: int, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> tuple[T, bool]:
+        """What `work` found, and whether events after `rv` are sealed by now, so that it may not be all."""
+
+        async def both(connection: asyncpg.Connection) -> tuple[T, bool]:
+            found = await work(connection)
+            sealed = await connection.fetchval("SELECT sealed_rv FROM head WHERE id = 1")
+            return found, rv < sealed
+
+        return await self._read(both)
+
+    async def _read_sealed(self, work: Callable[[PostgresReader], T]) -> T:
+        """Below the API's horizon, so rare: each such read opens the files anew, in a thread."""
+        from kcp.store.postgres_reader import PostgresReader
+
+        def read() -> T:
+            with PostgresReader(self._url) as reader:
+                return work(reader)
+
+        return await asyncio.get_running_loop().run_in_executor(None, read)
 
     def close(self) -> None:
         """Let go of the database at once; what was acknowledged is there."""
@@ -484,7 +528,3 @@ class PostgresDriver:
         for thing in opened:
             if thing is not None:
                 thing.terminate()
-
-
-def _words(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import attrs
@@ -27,7 +28,7 @@ Query = tuple[str, tuple[Any, ...]]
 """SQL with $1, $2 …, and its arguments."""
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_E_TO_DOT = bytes.maketrans(b"e", b".")
+_FOLDED = bytes.maketrans(b"e[", b".,")
 _RAW = "$raw"
 
 
@@ -41,13 +42,13 @@ def storable(body: bytes) -> tuple[str | None, bytes | None]:
 
 
 def _has_nul(body: bytes) -> bool:
-    return b"\\u0000" in body and _NUL.search(body) is not None
+    return b"\\" in body and _NUL.search(body) is not None
 
 
 def _may_have_floats(compact: bytes) -> bool:
     """Without digits and signs a float begins with a dot, wherever it stands; so do a few words in strings."""
-    folded = compact.translate(_E_TO_DOT, b"-0123456789")
-    return b'":.' in folded or b",." in folded or b"[." in folded
+    folded = compact.translate(_FOLDED, b"-0123456789")
+    return b'":.' in folded or b",." in folded
 
 
 def _normal_again(body: bytes) -> bytes:
@@ -156,14 +157,20 @@ def _lease_row(lease: LeaseRow) -> Json:
 
 
 def _decision_row(values: Sequence[Any]) -> Json:
-    return _named("decisions", [storable_json(v) if isinstance(v, bytes) else v for v in values])
+    return _named("decisions", [_storable_value(v) for v in values])
+
+
+def _storable_value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return storable_json(value)
+    return storable_text(value) if isinstance(value, str) else value
 
 
 def append_arguments(
     batch: Batch, kind_ids: Mapping[str, int], actors: Actors, epoch: int
 ) -> tuple[Any, ...]:
     """The arguments of `kcp_append`, in its order."""
-    events = _columns(_event_rows(batch.staged, actors), 10)
+    *events, bodies, raw = _columns(_event_rows(batch.staged, actors), 10)
     changed, born = _object_rows(batch.staged, kind_ids)
     more: Json = {}
     if new_actors := actors.new_rows():
@@ -182,15 +189,44 @@ def append_arguments(
         more["inputs"] = [
             {
                 "rv_after": rv,
-                "kind": entry.kind,
+                "kind": storable_text(entry.kind),
                 "payload": storable_json(rows.input_values(rv, seq, entry)[3]),
             }
             for rv, seq, entry in batch.inputs
         ]
     return (
         epoch, batch.base_rv, batch.rv, batch.ts_us, batch.unlogged, batch.horizon or 0,
-        *events, *_columns(changed, 4), *_columns(born, 8), orjson.dumps(more).decode() if more else None,
+        *map(_array, events), bodies, raw, *map(_array, _columns(changed, 4)), *map(_array, _columns(born, 8)),
+        orjson.dumps(more).decode() if more else None,
     )  # fmt: skip
+
+
+APPEND = (
+    "SELECT head_rv, actor_base, now_us FROM kcp_append($1, $2, $3, $4, $5, $6,"
+    " $7::text::bigint[], $8::text::bigint[], $9::text::smallint[], $10::text::bigint[], $11::text::bigint[],"
+    " $12::text::int[], $13::text::bigint[], $14::text::text[], $15, $16,"
+    " $17::text::bigint[], $18::text::bigint[], $19::text::bigint[], $20::text::bigint[],"
+    " $21::text::bigint[], $22::text::int[], $23::text::text[], $24::text::text[], $25::text::text[],"
+    " $26::text::bigint[], $27::text::bigint[], $28::text::bigint[], $29)"
+)
+"""Takes `append_arguments`. Columns other than bodies come as array literals: made at once, not element by element."""
+
+
+def _array(column: Sequence[int | str | None]) -> str:
+    """A column as PostgreSQL's array literal. JSON is one, but for its brackets and its escapes of control characters."""
+    literal = orjson.dumps(column)
+    if b"\\" in literal:
+        return "{" + ",".join(map(_element, column)) + "}"
+    return "{" + literal[1:-1].decode() + "}"
+
+
+def _element(value: int | str | None) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, int):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _columns(found: Sequence[Row], width: int) -> list[list[Any]]:
@@ -206,7 +242,7 @@ def _event_rows(staged_events: Sequence[Staged], actors: Actors) -> list[Row]:
         cause = event.cause
         text, raw = (None, None) if staged.body is None else storable(staged.body)
         found.append(
-            (event.rv, event.record.oid, int(event.op), staged.prev_rv, event.ts_us, actors.number(cause.actor),
+            (event.rv, event.record.oid, event.op.value, staged.prev_rv, event.ts_us, actors.number(cause.actor),
              cause.decision_id, storable_text(cause.request_id) or None, text, raw)
         )  # fmt: skip
     return found
@@ -255,16 +291,19 @@ def lease_row(row: Row) -> LeaseRow:
 
 RECORDS = """
 SELECT o.kind_id, o.ns, o.name, o.uid, o.oid, o.rv, o.expires_us, e.body, e.body_raw
-  FROM objects o LEFT JOIN events e ON e.rv = o.rv WHERE o.delete_rv IS NULL ORDER BY o.kind_id, o.ns, o.name
+  FROM objects o LEFT JOIN events e ON e.rv = o.rv WHERE o.delete_rv IS NULL
 """
 
 
 def live_records(
     found: Iterable[Row], resources: Mapping[int, str], live_leases: Mapping[int, LeaseRow]
 ) -> list[Record]:
-    """Every live object, by kind, namespace, name. Raises StoreError when a body is missing."""
+    """Every live object, by kind, namespace, name. Raises StoreError when a body is missing.
+
+    Put into order here: the database would have to hold all bodies back until it has sorted them.
+    """
     records: list[Record] = []
-    for kind_id, ns, name, uid, oid, rv, expires_us, text, raw in found:
+    for kind_id, ns, name, uid, oid, rv, expires_us, text, raw in sorted(found, key=itemgetter(0, 1, 2)):
         key = Key(resources[kind_id], ns, name)
         if key.resource == leases.RESOURCE and oid in live_leases:
             lease = live_leases[oid]

@@ -8,6 +8,8 @@ kcp_life       a number for each start of a daemon
 
 from __future__ import annotations
 
+import errno
+import os
 import zlib
 from typing import Any
 
@@ -142,6 +144,17 @@ def engine(url: str) -> AsyncEngine:
 CONNECT_TIMEOUT_S = 10.0
 
 
+def words(error: BaseException) -> str:
+    """What happened, in a line without numbers."""
+    if isinstance(error, FileNotFoundError):
+        return "no server listens at its socket"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno).lower()
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def shown(url: str) -> str:
     """The URL without user and password, for messages."""
     scheme, _, rest = url.partition("://")
@@ -160,7 +173,7 @@ async def prepare(url: str, entropy: Entropy) -> None:
             await connection.commit()
     except (sa.exc.DBAPIError, asyncpg.PostgresError, OSError, TimeoutError) as error:
         reason = getattr(error, "orig", None) or error
-        raise StoreError(f"cannot open {shown(url)}: {str(reason) or type(reason).__name__}") from error
+        raise StoreError(f"cannot open {shown(url)}: {words(reason)}") from error
     finally:
         await opened.dispose()
 

@@ -6,24 +6,22 @@ fill          a file ──▶ an empty database
 
 from __future__ import annotations
 
+import itertools
+import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import asyncpg
 import orjson
 
-from kcp.base.clock import Clock, microseconds
 from kcp.base.entropy import Entropy
-from kcp.machinery.document import normal
 from kcp.store import postgres_rows, postgres_schema, tables
 from kcp.store.facts import fold
 from kcp.store.postgres import in_a_loop_of_its_own
 from kcp.store.postgres_reader import PostgresReader
-from kcp.store.protocol import Key, Projection, StoreError
-from kcp.store.redaction import blank, blank_inside
+from kcp.store.protocol import Projection, StoreError
 from kcp.store.source import plain_json
-from kcp.store.tables import REDACTED
 
 _ALIVE = "o.oid <= $2 AND (o.delete_rv IS NULL OR o.delete_rv > $1)"
 _BASE = (
@@ -67,6 +65,7 @@ def _columns(table: str) -> list[str]:
 
 def copy_range(source: PostgresReader, target: sqlite3.Connection, base: int, last: int) -> None:
     """The state at `base`, everything after it up to `last`; the head row too."""
+    source.sealed.everything()
     for table, where in _RANGE:
         columns = _columns(table)
         wanted = ", ".join(f'e."{name}"' for name in columns)
@@ -180,6 +179,7 @@ def history_rows(
     source: PostgresReader, after: int, until: int
 ) -> Iterator[tuple[Sequence[Any], bytes | None]]:
     """(fields, body in normal form) of each event, as `transfer.history_checksum` wants them."""
+    source.sealed.everything()
     query = (
         "SELECT e.rv, e.op, e.prev_rv, e.ts_us, e.oid, k.grp, k.plural, o.ns, o.name, o.uid, a.username, a.field_manager,"
         " e.request_id, e.decision_id, e.body, e.body_raw FROM events e JOIN objects o ON o.oid = e.oid"
@@ -193,7 +193,8 @@ def history_rows(
 
 def rebuild_facts(url: str, found: Sequence[Projection]) -> int:
     """Empty the facts tables and fold the log again; daemons wait meanwhile. Returns the rows written."""
-    with PostgresReader(url, writing=True) as log:
+    with PostgresReader(url, writing=True, sealed=True) as log:
+        log.sealed.everything()
         for name in tables.FACTS:
             log.value(f"DELETE FROM {name}")
         resources = {number: row.resource for number, row in log.kinds()}
@@ -210,53 +211,26 @@ def _insert(table: str) -> str:
     return f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT DO NOTHING"
 
 
-def purge(url: str, key: Key, *, clock: Clock, who: str, why: str, mark: Callable[..., Any]) -> int:
-    """As `transfer.purge`, beside running daemons: they hold the live state only. VACUUM frees the old rows' pages."""
-    plural, _, group = key.resource.partition(".")
-    with PostgresReader(url, writing=True) as log:
-        found = log.fetch(
-            "SELECT e.rv, k.kind, k.grp, k.version, o.uid FROM objects o JOIN kinds k ON k.kind_id = o.kind_id"
-            " JOIN events e ON e.oid = o.oid WHERE k.plural = $1 AND k.grp = $2 AND o.ns = $3 AND o.name = $4"
-            " AND (e.body IS NOT NULL OR e.body_raw IS NOT NULL) AND NOT (o.delete_rv IS NULL AND e.rv = o.rv) ORDER BY e.rv",
-            plural, group, key.namespace, key.name,
-        )  # fmt: skip
-        if not found:
-            raise StoreError(f"there is no past version of {key}")
-        bodies = [(rv, normal(blank(key, *kind)).decode()) for rv, *kind in found]
-        log.many(
-            f"UPDATE events SET body = $2, body_raw = NULL, flags = flags | {REDACTED}::smallint WHERE rv = $1",
-            bodies,
-        )
-        kind = found[0][1]
-        for table, column, places in (
-            ("decisions", "effects", ("decision_id",)),
-            ("decisions", "memo", ("decision_id",)),
-            ("inputs", "payload", ("rv_after", "seq")),
-        ):
-            _blank_inside(log, table, column, places, kind, key)
-        rv = log.value("SELECT rv FROM head WHERE id = 1")
-        seq = log.value("SELECT coalesce(max(seq), 0) FROM inputs WHERE rv_after = $1", rv)
-        payload = mark(key, len(found), who, why, microseconds(clock.now()))
-        log.many(
-            "INSERT INTO inputs (rv_after, seq, kind, payload) VALUES ($1, $2, 'purge', $3)",
-            [(rv, seq + 1, payload.decode())],
-        )
-    return len(found)
+class PostgresEditor:
+    """What `purge` edits with: `?` becomes `$1`, `$2` …"""
+
+    mentions = "(strpos({column}::text, ?) > 0 OR jsonb_exists({column}, '$raw'))"
+
+    def __init__(self, log: PostgresReader) -> None:
+        self._log = log
+
+    def fetch(self, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        return self._log.fetch(_numbered(sql), *arguments)
+
+    def run(self, sql: str, rows: Sequence[Sequence[Any]]) -> object:
+        self._log.many(_numbered(sql), rows)
+        return None
+
+    def json(self, value: Any) -> str:
+        body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        return orjson.dumps(postgres_rows.storable_json(body)).decode()
 
 
-def _blank_inside(
-    log: PostgresReader, table: str, column: str, places: Sequence[str], kind: str, key: Key
-) -> None:
-    names = ", ".join(places)
-    found = log.fetch(
-        f"SELECT {names}, {column} FROM {table} WHERE {column}::text LIKE $1 OR {column} ? '$raw' ORDER BY {names}",
-        f'%"{key.name}"%',
-    )
-    where = " AND ".join(f"{name} = ${i}" for i, name in enumerate(places, 2))
-    for *place, text in found:
-        old = plain_json(text)
-        new = blank_inside(old, kind, key)
-        if new != old:
-            body = orjson.dumps(new, option=orjson.OPT_SORT_KEYS)
-            stored = orjson.dumps(postgres_rows.storable_json(body)).decode()
-            log.many(f"UPDATE {table} SET {column} = $1 WHERE {where}", [(stored, *place)])
+def _numbered(sql: str) -> str:
+    numbers = itertools.count(1)
+    return re.sub(r"\?", lambda _: f"${next(numbers)}", sql)

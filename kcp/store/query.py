@@ -47,19 +47,42 @@ class ResultTable:
     rows: list[tuple[Any, ...]]
 
 
+def span_s(text: str) -> float | None:
+    """The seconds in `90s`, `10m`, `24h` or `30d`; None for anything else."""
+    found = _AGO.fullmatch(text.strip())
+    return None if found is None else float(int(found[1]) * _UNIT_S[found[2]])
+
+
 def parse_at(text: str, clock: Clock) -> int | datetime:
     """A revision (`1234`), a moment (RFC 3339, UTC unless it says otherwise) or a span back from now (`10m`, `-2h`)."""
     text = text.strip()
     if text.isdigit():
         return int(text)
-    ago = _AGO.fullmatch(text)
-    if ago:
-        return clock.now() - timedelta(seconds=int(ago[1]) * _UNIT_S[ago[2]])
+    back_s = span_s(text)
+    if back_s is not None:
+        return clock.now() - timedelta(seconds=back_s)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise QueryFailed(f"{text!r} is neither a revision, nor a time, nor a span such as 10m") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_WORDS = re.compile(r"\w+")
+_HISTORY = frozenset({"events", *views.over_history()})
+_STATE = frozenset(views.over_state())
+
+
+def need_of(sealed: archive.Archive, sql: str, at: int | None) -> None:
+    """Read what a statement may look at: everything where it names a view of all versions, one moment, or nothing.
+
+    `at` is the moment that the views of the state show; None: now, which is never sealed.
+    """
+    words = {word.lower() for word in _WORDS.findall(sql)}
+    if words & _HISTORY:
+        sealed.everything()
+    elif at is not None and words & _STATE:
+        sealed.state(at)
 
 
 class Engine(Protocol):
@@ -123,17 +146,20 @@ class SqliteSession:
         self._connection = connect_read_only(path)
         try:
             schema.check(self._connection, path)
-            archive.attach(self._connection, path)
+            archive.make_room(self._connection)
+            self._connection.execute("BEGIN")
+            self._sealed = archive.opened(self._connection, path)
+            self._past = wanted is not None
             self.rv = self._position(wanted)
-            self._create_views(wanted is not None)
+            self._create_views(self._past)
+            self._connection.execute("COMMIT")
         except BaseException:
             self._connection.close()
             raise
         self._connection.execute(
             "SELECT 1 FROM json_each('1'), json_tree('1')"
         ).fetchone()  # they declare themselves
-        self._connection.execute("PRAGMA query_only=ON")
-        self._connection.set_authorizer(_authorize)
+        self._guard(True)
         self._connection.set_progress_handler(self._late, _STEPS_BETWEEN_CHECKS)
 
     def _position(self, wanted: int | datetime | None) -> int:
@@ -141,10 +167,37 @@ class SqliteSession:
         if wanted is None:
             return int(head)
         if isinstance(wanted, datetime):
-            return rows.rv_at(self._connection, microseconds(wanted.astimezone(UTC)))
+            moment_us = microseconds(wanted.astimezone(UTC))
+            self._sealed.moment(moment_us)
+            wanted = rows.rv_at(self._connection, moment_us)
         if wanted > head:
             raise QueryFailed(f"revision {wanted} is in the future: the log is at {head}")
+        self._sealed.check(wanted)
         return wanted
+
+    def _guard(self, on: bool) -> None:
+        """On: nothing can be written, attached or set."""
+        self._connection.set_authorizer(None)
+        self._connection.execute(f"PRAGMA query_only={'ON' if on else 'OFF'}")
+        if on:
+            self._connection.set_authorizer(_authorize)
+
+    def _begin(self, sql: str) -> None:
+        """Hold the tables still, and read of the sealed files what the statement may look at."""
+        self._guard(False)
+        try:
+            self._connection.execute("BEGIN")
+            self._sealed.look()
+            need_of(self._sealed, sql, self.rv if self._past else None)
+        finally:
+            self._guard(True)
+
+    def _end(self) -> None:
+        """What was read of the files stays for the next statement."""
+        if self._connection.in_transaction:
+            self._guard(False)
+            self._connection.execute("COMMIT")
+            self._guard(True)
 
     def _create_views(self, past: bool) -> None:
         self._connection.execute("CREATE TEMP TABLE asof (rv INTEGER)")
@@ -153,13 +206,18 @@ class SqliteSession:
             self._connection.execute(f'CREATE TEMP VIEW "{name}" AS {select}')
 
     def run(self, sql: str, parameters: tuple[Any, ...], limit: int | None) -> ResultTable:
-        self._until_s = self._clock.monotonic() + self._deadline_s
         try:
+            self._begin(sql)
+            self._until_s = self._clock.monotonic() + self._deadline_s
             cursor = self._connection.execute(sql, parameters)
             found = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
+            columns = tuple(column[0] for column in cursor.description or ())
+            cursor.close()
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise QueryFailed(self._explain(error)) from error
-        columns = tuple(column[0] for column in cursor.description or ())
+        finally:
+            self._until_s = 0.0
+            self._end()
         return ResultTable(columns, found)
 
     def _explain(self, error: Exception) -> str:

@@ -19,6 +19,9 @@ PAGE_EVENTS = 2000
 class LogReader:
     """`base_rv` is the revision of the base state, `last_rv` the newest one; `about` tells where the file comes from."""
 
+    anchored = True
+    """`list_at` answers for any revision of the file."""
+
     def __init__(self, url_or_path: str | Path) -> None:
         self._source = open_source(url_or_path)
         self.about = self._source.about()
@@ -62,11 +65,26 @@ class LogReader:
                 return
             position = page[-1].rv
 
+    def positions(self) -> Iterator[tuple[int, str, str | bytes]]:
+        """(id, controller, frontier as JSON text) of every decision, in the order in which they were taken."""
+        yield from self._source.fetch(
+            "SELECT decision_id, controller, frontier FROM decisions ORDER BY decision_id"
+        )
+
     def decisions(self) -> Iterator[tuple[int, Decision]]:
         """(revision after which it was recorded, decision), in the order in which they were taken."""
+        return self._decisions("")
+
+    def decisions_between(self, first_id: int, last_id: int, controller: str = "") -> list[Decision]:
+        """Decisions by id, both ends included, of all controllers or of one."""
+        condition = f"WHERE decision_id BETWEEN {first_id:d} AND {last_id:d}"
+        found = (decision for _, decision in self._decisions(condition))
+        return [decision for decision in found if controller in ("", decision.controller)]
+
+    def _decisions(self, condition: str) -> Iterator[tuple[int, Decision]]:
         found = self._source.fetch(
             'SELECT rv_after, decision_id, controller, epoch, "key", "trigger", frontier, now_us, duration_us, effects,'
-            " memo, code_hash, config_hash, first_rv, last_rv FROM decisions ORDER BY decision_id"
+            f" memo, code_hash, config_hash, first_rv, last_rv FROM decisions {condition} ORDER BY decision_id"
         )
         for (
             rv, number, controller, epoch, key, trigger, frontier, now_us, duration_us, effects, memo, code, config,
@@ -77,12 +95,13 @@ class LogReader:
                 plain_json(memo), code, config, epoch, first_rv, last_rv, duration_us,
             )  # fmt: skip
 
-    def inputs(self) -> Iterator[tuple[int, int, Input]]:
-        """(revision after which it arrived, number among those, input)."""
-        for rv, seq, kind, payload in self._source.fetch(
-            "SELECT rv_after, seq, kind, payload FROM inputs ORDER BY rv_after, seq"
+    def inputs(self, kind: str = "") -> Iterator[tuple[int, int, Input]]:
+        """(revision after which it arrived, number among those, input); of one kind (a plain word) or of all."""
+        condition = f"WHERE kind = '{kind}'" if kind.isidentifier() else ""
+        for rv, seq, name, payload in self._source.fetch(
+            f"SELECT rv_after, seq, kind, payload FROM inputs {condition} ORDER BY rv_after, seq"
         ):
-            yield rv, seq, Input(kind, plain_json(payload))
+            yield rv, seq, Input(name, plain_json(payload))
 
     def close(self) -> None:
         self._source.close()

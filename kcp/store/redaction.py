@@ -59,22 +59,71 @@ def redact_inside(value: Any, mask: Mask) -> Any:
     return value
 
 
-def blank(key: Key, kind: str, group: str, version: str, uid: str) -> Json:
-    """What a purge leaves of a version: which object it was."""
-    named = {"name": key.name, "uid": uid, **({"namespace": key.namespace} if key.namespace else {})}
+PURGED_ANNOTATION = "kcp.io/purged"
+"""What the body of a purged version has, so that every reader of documents can tell."""
+
+
+UNTOLD_ANNOTATION = "kcp.io/untold"
+"""The same for a version whose body the source of an import did not have."""
+
+
+def blank(
+    key: Key, kind: str, group: str, version: str, uid: str, annotation: str = PURGED_ANNOTATION
+) -> Json:
+    """What a purge leaves of a version, and an import makes of one without a body: which object it was."""
+    named = {
+        "annotations": {annotation: "true"},
+        "name": key.name,
+        "uid": uid,
+        **({"namespace": key.namespace} if key.namespace else {}),
+    }
     return {"apiVersion": f"{group}/{version}" if group else version, "kind": kind, "metadata": named}
 
 
-def blank_inside(value: Any, kind: str, key: Key) -> Any:
-    """Any JSON value; versions of the object in it keep apiVersion, kind, and what names them."""
+def is_purged(document: Json) -> bool:
+    """Whether nobody can tell what the object was: a purge took it, or the source of an import never had it."""
+    return _left_by(document, PURGED_ANNOTATION) or is_untold(document)
+
+
+def is_untold(document: Json) -> bool:
+    """Whether an import's source told of the change, but not what the object was after it."""
+    return _left_by(document, UNTOLD_ANNOTATION)
+
+
+def _left_by(document: Json, annotation: str) -> bool:
+    """Nothing but names and the annotation."""
+    metadata = document.get("metadata")
+    if document.keys() != _LEFT or not isinstance(metadata, dict):
+        return False
+    annotations = metadata.get("annotations")
+    return isinstance(annotations, dict) and annotations.get(annotation) == "true"
+
+
+_LEFT = frozenset({"apiVersion", "kind", "metadata"})
+
+
+def blank_inside(value: Any, kind: str, key: Key, revisions: frozenset[int] = frozenset()) -> Any:
+    """Any JSON value; versions of the object in it keep apiVersion, kind, and what names them.
+
+    An effect on the object, or one that wrote one of `revisions`, keeps its digest and loses what it would have written.
+    """
     if isinstance(value, dict):
         if value.get("kind") == kind and _names(value.get("metadata"), key):
             metadata = {name: value["metadata"][name] for name in _NAMING if name in value["metadata"]}
             return {"apiVersion": value.get("apiVersion", ""), "kind": kind, "metadata": metadata}
-        return {name: blank_inside(item, kind, key) for name, item in value.items()}
+        if "args" in value and _aims(value, key, revisions):
+            value = {name: item for name, item in value.items() if name != "args"}
+        return {name: blank_inside(item, kind, key, revisions) for name, item in value.items()}
     if isinstance(value, list):
-        return [blank_inside(item, kind, key) for item in value]
+        return [blank_inside(item, kind, key, revisions) for item in value]
     return value
+
+
+def _aims(effect: Json, key: Key, revisions: frozenset[int]) -> bool:
+    if effect.get("resource") != key.resource:
+        return False
+    named = effect.get("name") == key.name and (effect.get("namespace") or "") == key.namespace
+    return named or effect.get("rv") in revisions
 
 
 _NAMING = ("name", "namespace", "uid", "resourceVersion")
@@ -86,32 +135,6 @@ def _names(metadata: Any, key: Key) -> bool:
         and metadata.get("name") == key.name
         and (metadata.get("namespace") or "") == key.namespace
     )
-
-
-def blank_columns(connection: sqlite3.Connection, kind: str, key: Key) -> None:
-    """Versions of the object that decisions and inputs of a file carry become blank."""
-    for table, column, places in _DOCUMENTS:
-        names = ", ".join(places)
-        found = connection.execute(
-            f"SELECT {names}, {column} FROM {table} WHERE instr({column}, ?) ORDER BY {names}",
-            (f'"{key.name}"',),
-        ).fetchall()
-        where = " AND ".join(f"{name} = ?" for name in places)
-        for *place, text in found:
-            old = orjson.loads(text)
-            new = blank_inside(old, kind, key)
-            if new != old:
-                body = orjson.dumps(new, option=orjson.OPT_SORT_KEYS)
-                connection.execute(
-                    f"UPDATE {table} SET {column} = CAST(? AS TEXT) WHERE {where}", (body, *place)
-                )
-
-
-_DOCUMENTS = (
-    ("decisions", "effects", ("decision_id",)),
-    ("decisions", "memo", ("decision_id",)),
-    ("inputs", "payload", ("rv_after", "seq")),
-)
 
 
 def redact_rows(connection: sqlite3.Connection, mask: Mask) -> int:

@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
 import orjson
 import sqlalchemy
 
@@ -53,6 +54,7 @@ def insert(
 
 INSERT_EVENT = insert(tables.events, bodies=("body",), leave=("body_raw",))
 INSERT_OBJECT = insert(tables.objects)
+MOVE_OBJECT = "UPDATE objects SET rv = ? WHERE oid = ?"
 UPDATE_OBJECT = "UPDATE objects SET rv = ?, delete_rv = ?, expires_us = ? WHERE oid = ?"
 PUT_LEASE = insert(tables.leases, bodies=("body",), or_="OR REPLACE ")
 DROP_LEASE = "DELETE FROM leases WHERE oid = ?"
@@ -72,6 +74,7 @@ class Actors:
         self._ids: dict[Actor, int] = {}
         self._new: dict[Actor, int] = {}
         self._last = 0
+        self._latest: tuple[Actor | None, int] = (None, 0)
 
     def load(self, connection: sqlite3.Connection) -> None:
         (self._last,) = connection.execute("SELECT coalesce(max(actor_id), 0) FROM actors").fetchone()
@@ -83,6 +86,13 @@ class Actors:
         self._ids = {actor_of(values): number for number, *values in found}
 
     def number(self, actor: Actor) -> int:
+        latest, number = self._latest
+        if latest is not actor:
+            number = self._number(actor)
+            self._latest = actor, number
+        return number
+
+    def _number(self, actor: Actor) -> int:
         number = self._ids.get(actor)
         if number is None:
             if len(self._ids) >= self._kept:
@@ -104,6 +114,7 @@ class Actors:
         for actor in self._new:
             self._ids.pop(actor, None)
         self._new = {}
+        self._latest = (None, 0)
 
 
 def actor_of(values: Sequence[Any]) -> Actor:
@@ -115,13 +126,24 @@ def kind_values(kind_id: int, row: KindRow) -> tuple[Any, ...]:
     return (kind_id, row.group, row.version, row.kind, row.plural, int(row.namespaced), row.history_class)
 
 
+@attrs.frozen(slots=True)
+class Changes:
+    """The rows of a batch for `events` and `objects`. `moved` only point to a newer event: they touch no index."""
+
+    events: Rows
+    moved: Rows
+    changed: Rows
+    born: Rows
+
+
 def statements(batch: Batch, kind_ids: Mapping[str, int], actors: Actors) -> Iterator[tuple[str, Rows]]:
     """What to execute, in order, with its rows; removals before births, since a name may be reused at once."""
-    events, changed, born = _event_rows(batch, kind_ids, actors)
+    rows = _changes(batch, kind_ids, actors)
     yield INSERT_ACTOR, actors.new_rows()
-    yield INSERT_EVENT, events
-    yield UPDATE_OBJECT, changed
-    yield INSERT_OBJECT, born
+    yield INSERT_EVENT, rows.events
+    yield MOVE_OBJECT, rows.moved
+    yield UPDATE_OBJECT, rows.changed
+    yield INSERT_OBJECT, rows.born
     if batch.leases:
         kept = [lease for lease in batch.leases.values() if lease is not None]
         yield PUT_LEASE, [lease_values(lease) for lease in kept]
@@ -133,30 +155,44 @@ def statements(batch: Batch, kind_ids: Mapping[str, int], actors: Actors) -> Ite
     yield INSERT_INPUT, [input_values(rv, seq, entry) for rv, seq, entry in batch.inputs]
 
 
-def _event_rows(batch: Batch, kind_ids: Mapping[str, int], actors: Actors) -> tuple[Rows, Rows, Rows]:
+def _changes(batch: Batch, kind_ids: Mapping[str, int], actors: Actors) -> Changes:
     events: Rows = []
-    born: dict[int, list[Any]] = {}
+    born: dict[int, tuple[Any, ...]] = {}
     changed: dict[int, tuple[Any, ...]] = {}
+    moved: dict[int, tuple[int, int]] = {}
     for staged in batch.staged:
-        event, record = staged.event, staged.event.record
-        op, oid, rv = event.op, record.oid, event.rv
+        event = staged.event
+        op, record, rv, cause = event.op, event.record, event.rv, event.cause
         if op is Op.RENEWED:
             continue
-        cause = event.cause
+        oid = record.oid
         events.append(
-            (rv, oid, int(op), staged.prev_rv, event.ts_us, actors.number(cause.actor), cause.decision_id,
+            (rv, oid, op.value, staged.prev_rv, event.ts_us, actors.number(cause.actor), cause.decision_id,
              cause.request_id or None, 0, staged.body)
         )  # fmt: skip
         delete_rv = rv if op is Op.DELETED else None
-        if op is Op.ADDED:
+        expires_us = record.expires_us if delete_rv is None else None
+        if op is Op.ADDED or oid in born:
             key = record.key
-            kind = kind_ids[key.resource]
-            born[oid] = [oid, kind, key.namespace, key.name, record.uid, rv, None, record.expires_us]
-        elif oid in born:
-            born[oid][5:] = rv, delete_rv, record.expires_us if delete_rv is None else None
+            born[oid] = (
+                oid,
+                kind_ids[key.resource],
+                key.namespace,
+                key.name,
+                record.uid,
+                rv,
+                delete_rv,
+                expires_us,
+            )
+        elif delete_rv is None and oid not in changed and _expires(event.previous) == expires_us:
+            moved[oid] = (rv, oid)
         else:
-            changed[oid] = (rv, delete_rv, record.expires_us if delete_rv is None else None, oid)
-    return events, list(changed.values()), [tuple(row) for row in born.values()]
+            changed[oid] = (rv, delete_rv, expires_us, oid)
+    return Changes(events, list(moved.values()), list(changed.values()), list(born.values()))
+
+
+def _expires(record: Record | None) -> int | None:
+    return None if record is None else record.expires_us
 
 
 def lease_values(lease: LeaseRow) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from kcp.store import archive, rows, schema
+from kcp.store import archive, rows, schema, sealed_rows
 from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.protocol import Event, KindRow, Record
 from kcp.store.sqlite import connect_read_only
@@ -49,11 +49,10 @@ class SqliteSource:
         self.connection = connect_read_only(path)
         try:
             schema.check(self.connection, path)
-            archive.attach(self.connection, path)
+            self._sealed = archive.opened(self.connection, path)
         except BaseException:
             self.connection.close()
             raise
-        self.connection.execute("BEGIN")
 
     def fetch(self, sql: str) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql).fetchall()
@@ -69,15 +68,15 @@ class SqliteSource:
         return list(rows.load_kinds(self.connection))
 
     def list_at(self, kind: int, resource: str, rv: int, namespace: str | None) -> list[Record]:
-        return rows.list_at(self.connection, kind, resource, rv, namespace, None, None)
+        return sealed_rows.list_at(self.connection, self._sealed, kind, resource, rv, namespace, None, None)
 
     def get_at(self, kind: int, resource: str, namespace: str, name: str, rv: int) -> Record | None:
-        return rows.get_at(self.connection, kind, resource, namespace, name, rv)
+        return sealed_rows.get_at(self.connection, self._sealed, kind, resource, namespace, name, rv)
 
     def events_since(
         self, resources: dict[int, str], rv: int, until: int, kinds: Sequence[int] | None, limit: int
     ) -> list[Event]:
-        return rows.events_since(self.connection, resources, rv, until, kinds, limit)
+        return sealed_rows.events_since(self.connection, self._sealed, resources, rv, until, kinds, limit)
 
     def close(self) -> None:
         self.connection.close()

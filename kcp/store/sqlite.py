@@ -4,8 +4,10 @@ Every other connection, here and in other processes, is read-only: the known way
 connections that write or checkpoint at once. So `wal_autocheckpoint` is off and the writer checkpoints, in idle
 moments or when the log has grown by CHECKPOINT_BYTES.
 
-A commit runs in the one worker thread, or right on the loop when it is small and the disk answers fast; with
-`inline` always on the loop, and reads too, for the deterministic loop.
+Rows are put into the transaction on the loop: each is a few microseconds, and in a thread each would wait for the
+interpreter lock. The COMMIT, where the disk is waited for, runs in the one worker thread, so that the next batch is
+decided meanwhile; or right on the loop when it is small and the disk answers fast. With `inline` always on the loop,
+and reads too, for the deterministic loop.
 """
 
 from __future__ import annotations
@@ -17,23 +19,29 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import structlog
 
 from kcp.base.clock import Clock
-from kcp.store import rows
+from kcp.store import archive, rows, sealed_rows
+from kcp.store.archive import Archive
 from kcp.store.driver import Batch, Behind, Done, Snapshot
 from kcp.store.protocol import Event, KindRow, Record, StoreError, Unavailable
+from kcp.store.seal_sqlite import transaction
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+CHORE_LOG_BYTES = 256 * 1024
+"""What a transaction of sealing adds to the write-ahead log, about."""
 CHECKPOINT_BYTES = 16 * 1024 * 1024
-INLINE_BYTES = 512 * 1024
-"""A larger batch goes to the worker thread."""
+INLINE_BYTES = 96 * 1024
+"""A larger batch is committed by the worker thread."""
+COMMIT_LOG_BYTES = 28 * 1024
+"""What the smallest commit adds to the write-ahead log: a page of each table and index that it touches."""
 FAST_COMMIT_S = 0.002
 ASK_AGAIN_S = 5.0
 """How long commits stay in the worker before the disk is asked again."""
@@ -127,6 +135,7 @@ class SqliteDriver:
         self._kind_ids: dict[str, int] = {}
         self._resources: dict[int, str] = {}
         self._new_kinds: dict[str, KindRow] = {}
+        self._writing_kinds: dict[str, KindRow] = {}
         self._interned = rows.Actors(ACTORS_KEPT)
         self._since_checkpoint = 0
         self._analyzed_rv = 0
@@ -220,12 +229,16 @@ class SqliteDriver:
             self._new_kinds[row.resource] = row
 
     def commit(self, batch: Batch, done: Done) -> None:
-        if self._worker is None or (batch.size_bytes <= INLINE_BYTES and self._may_block()):
-            error = self._attempt(lambda: self._write(batch))
+        if self._connection is None and self._worker is not None:
+            self._in_worker(lambda: self._write(batch), done)
+        elif (error := self._attempt(lambda: self._fill(batch))) is not None:
+            done(error)
+        elif self._worker is None or (batch.size_bytes <= INLINE_BYTES and self._may_block()):
+            error = self._attempt(lambda: self._conclude(batch))
             self._judge_disk()
             done(error)
         else:
-            self._in_worker(lambda: self._write(batch), done)
+            self._in_worker(lambda: self._conclude(batch), done)
 
     def _may_block(self) -> bool:
         """Whether the disk has answered fast enough, when last asked, to wait for it on the loop."""
@@ -262,29 +275,27 @@ class SqliteDriver:
         return None
 
     def _write(self, batch: Batch) -> None:
+        self._fill(batch)
+        self._conclude(batch)
+
+    def _fill(self, batch: Batch) -> None:
+        """All of a transaction but its end."""
         if self._read_only or self._closed:
             raise Unavailable(f"{self._path} is open read-only")
         if self._connection is None:
             self._recover(batch.base_rv)
-        connection = self._writer()
+        self._writing_kinds, self._new_kinds = self._new_kinds, {}
         try:
-            self._transaction(connection, batch)
-        except sqlite3.Error as error:
-            self._interned.forget_new()
+            self._execute(self._writer(), batch)
+        except Exception as error:  # noqa: BLE001 whatever it is, the transaction must not stay open
             self._look_after_failure(batch, error)
-        self._interned.keep_new()
-        self._new_kinds.clear()
-        self._rv = batch.rv
-        self._since_checkpoint += batch.size_bytes * 2
-        if self._since_checkpoint > CHECKPOINT_BYTES:
-            self._checkpoint("PASSIVE")
 
-    def _transaction(self, connection: sqlite3.Connection, batch: Batch) -> None:
+    def _execute(self, connection: sqlite3.Connection, batch: Batch) -> None:
         connection.execute("BEGIN IMMEDIATE")
-        if self._new_kinds:
+        if self._writing_kinds:
             connection.executemany(
                 rows.UPSERT_KIND,
-                [rows.kind_values(self._kind_ids[name], row) for name, row in self._new_kinds.items()],
+                [rows.kind_values(self._kind_ids[name], row) for name, row in self._writing_kinds.items()],
             )
         for statement, values in rows.statements(batch, self._kind_ids, self._interned):
             if values:
@@ -296,13 +307,30 @@ class SqliteDriver:
         )
         if updated.rowcount != 1:
             raise sqlite3.OperationalError("another writer has taken over")
+
+    def _conclude(self, batch: Batch) -> None:
+        try:
+            self._commit(self._writer())
+        except sqlite3.Error as error:
+            self._look_after_failure(batch, error)
+        self._interned.keep_new()
+        self._writing_kinds = {}
+        self._rv = batch.rv
+        self._since_checkpoint += batch.size_bytes + batch.size_bytes // 4 + COMMIT_LOG_BYTES
+        if self._since_checkpoint > CHECKPOINT_BYTES:
+            self._checkpoint("PASSIVE")
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
         before = self._clock.monotonic()
         connection.execute("COMMIT")
         if self._may_block():
             self._commit_s.append(self._clock.monotonic() - before)
 
-    def _look_after_failure(self, batch: Batch, error: sqlite3.Error) -> None:
+    def _look_after_failure(self, batch: Batch, error: Exception) -> None:
         """Never trust the handle again: reopen and see whether the batch is there after all."""
+        self._interned.forget_new()
+        self._new_kinds = {**self._writing_kinds, **self._new_kinds}
+        self._writing_kinds = {}
         self._drop_connection()
         try:
             self._recover(batch.base_rv)
@@ -355,6 +383,30 @@ class SqliteDriver:
             self._in_worker(self._tidy, done)
         return True
 
+    def chore(self, work: Callable[[Any], None], done: Done) -> None:
+        if self._worker is None:
+            done(self._attempt(lambda: self._housekeep(work)))
+        else:
+            self._in_worker(lambda: self._housekeep(work), done)
+
+    def _housekeep(self, work: Callable[[Any], None]) -> None:
+        """One transaction of sealing, if the log still is ours. After a failure the next batch opens it again."""
+        if self._read_only or self._closed or self._connection is None:
+            raise Unavailable(f"{self._path} is not open for writing")
+        try:
+            with transaction(self._connection, self._clock) as within:
+                if within.fetch("SELECT epoch FROM {log}head WHERE id = 1") != [(self._epoch,)]:
+                    raise Unavailable(f"another writer has taken over {self._path}")
+                work(within)
+                ((sealed_rv,),) = within.fetch("SELECT sealed_rv FROM {log}head WHERE id = 1")
+        except sqlite3.Error:
+            self._drop_connection()
+            raise
+        self._sealed_rv = sealed_rv
+        self._since_checkpoint += CHORE_LOG_BYTES
+        if self._since_checkpoint > CHECKPOINT_BYTES // 8:
+            self._checkpoint("PASSIVE")
+
     def _analyze_at(self) -> int:
         return max(1000, self._analyzed_rv * 10)
 
@@ -374,32 +426,42 @@ class SqliteDriver:
         self._since_checkpoint = 0
         self._writer().execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
 
-    async def _read(self, query: Callable[[sqlite3.Connection], T], rv: int | None = None) -> T:
-        """`rv`: the oldest revision that the query looks at; below the sealed one it needs the archive."""
-        read = self._with_reader if rv is None or rv >= self._sealed_rv else self._with_archive
+    async def _read(
+        self,
+        query: Callable[[sqlite3.Connection], T],
+        sealed: Callable[[sqlite3.Connection, Archive], T],
+        rv: int,
+    ) -> T:
+        """`rv`: the oldest revision that the query looks at; when events after it are sealed, `sealed` reads instead."""
+
+        def read() -> T:
+            found = self._with_reader(query, rv)
+            return self._with_archive(sealed) if found is None else found[0]
+
         if self._reading is None:
-            return read(query)
-        return await asyncio.get_running_loop().run_in_executor(self._reading, read, query)
+            return read()
+        return await asyncio.get_running_loop().run_in_executor(self._reading, read)
 
-    def _with_archive(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def _with_archive(self, query: Callable[[sqlite3.Connection, Archive], T]) -> T:
         """Below the API's horizon, so rare: each such read opens the files anew."""
-        from kcp.store import archive
-
         connection = connect_read_only(self._path)
         try:
-            archive.attach(connection, self._path)
-            return query(connection)
+            return query(connection, archive.opened(connection, self._path))
         except sqlite3.Error as error:
             raise Unavailable(f"cannot read {self._path}: {error}") from error
         finally:
             connection.close()
 
-    def _with_reader(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def _with_reader(self, query: Callable[[sqlite3.Connection], T], rv: int) -> tuple[T] | None:
+        """None when in this snapshot events after `rv` are sealed."""
+        found: tuple[T] | None = None
         try:
             connection = self._reader()
             try:
                 connection.execute("BEGIN")
-                result = query(connection)
+                (sealed_rv,) = connection.execute("SELECT sealed_rv FROM head WHERE id = 1").fetchone()
+                if rv >= sealed_rv:
+                    found = (query(connection),)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.close()
@@ -410,7 +472,7 @@ class SqliteDriver:
             connection.close()
         else:
             self._readers.append(connection)
-        return result
+        return found
 
     def _reader(self) -> sqlite3.Connection:
         try:
@@ -422,7 +484,11 @@ class SqliteDriver:
         kind = self._kind_ids.get(resource)
         if kind is None:
             return None
-        return await self._read(lambda c: rows.get_at(c, kind, resource, namespace, name, rv), rv)
+        return await self._read(
+            lambda c: rows.get_at(c, kind, resource, namespace, name, rv),
+            lambda c, a: sealed_rows.get_at(c, a, kind, resource, namespace, name, rv),
+            rv,
+        )
 
     async def list_at(
         self,
@@ -435,7 +501,11 @@ class SqliteDriver:
         kind = self._kind_ids.get(resource)
         if kind is None:
             return ()
-        return await self._read(lambda c: rows.list_at(c, kind, resource, rv, namespace, after, limit), rv)
+        return await self._read(
+            lambda c: rows.list_at(c, kind, resource, rv, namespace, after, limit),
+            lambda c, a: sealed_rows.list_at(c, a, kind, resource, rv, namespace, after, limit),
+            rv,
+        )
 
     async def events_since(
         self, rv: int, until: int, resources: Sequence[str] | None, limit: int
@@ -444,10 +514,18 @@ class SqliteDriver:
         if resources is not None:
             kinds = [self._kind_ids[resource] for resource in resources if resource in self._kind_ids]
         names = dict(self._resources)
-        return await self._read(lambda c: rows.events_since(c, names, rv, until, kinds, limit), rv)
+        return await self._read(
+            lambda c: rows.events_since(c, names, rv, until, kinds, limit),
+            lambda c, a: sealed_rows.events_since(c, a, names, rv, until, kinds, limit),
+            rv,
+        )
 
     async def rv_at(self, ts_us: int) -> int:
-        return await self._read(lambda c: rows.rv_at(c, ts_us))
+        def look(connection: sqlite3.Connection, sealed: Archive) -> int:
+            return sealed_rows.rv_at(connection, sealed, ts_us)
+
+        found = await self._read(lambda c: rows.rv_at(c, ts_us), look, 2**62)
+        return found if found >= self._sealed_rv else await self._read(lambda c: found, look, found)
 
     def close(self) -> None:
         if self._closed:

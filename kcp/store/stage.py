@@ -1,11 +1,13 @@
 """The staged head: what the log will be once the present batch is durable. Closures run against it.
 
-    stage = Stage(published, now_us, projections)
+    stage = Stage(published, now_us)
     stage.run(operation) -> Committed          raises what fails this operation alone
     stage.run_atomic(operations)               all or, after the first failure, none
     stage.batch(...)                           what the driver writes
+    ahead = Stage(published, now_us, stage)    on top of a batch that is on its way to the disk
+    ahead.settle()                             that batch was published
 
-Thrown away after the batch, whether it was published or failed.
+Thrown away after the batch, whether it was published or failed; what was staged on a failed one is thrown away too.
 """
 
 from __future__ import annotations
@@ -50,17 +52,20 @@ class Stage:
     """The `Head` of the protocol."""
 
     __slots__ = (
-        "_changed", "_leases", "_now_us", "_published", "_undo", "rv", "size_bytes", "staged", "ticks", "ts_us", "unlogged",
+        "_base_rv", "_below", "_changed", "_leases", "_now_us", "_published", "_undo", "rv", "size_bytes", "staged", "ticks",
+        "ts_us", "unlogged",
     )  # fmt: skip
 
-    def __init__(self, published: Published, now_us: int) -> None:
+    def __init__(self, published: Published, now_us: int, below: Stage | None = None) -> None:
         self._published = published
+        self._below = below
         self._now_us = now_us
         self._changed: dict[str, dict[Place, Record | None]] = {}
         self._leases: dict[int, LeaseRow | None] = {}
         self._undo: list[tuple[dict[Any, Any], Any, Any]] | None = None
-        self.rv = published.rv
-        self.ts_us = published.ts_us
+        self.rv: int = published.rv if below is None else below.rv
+        self.ts_us: int = published.ts_us if below is None else below.ts_us
+        self._base_rv = self.rv
         self.unlogged = 0
         self.size_bytes = 0
         self.staged: list[Staged] = []
@@ -72,10 +77,17 @@ class Stage:
             record: Record | None = changed.get((key.namespace, key.name), _MISSING)
             if record is not _MISSING:
                 return record
+        if self._below is not None:
+            return self._below.get(key)
         return self._published.objects.get(key)
 
+    def settle(self) -> None:
+        """What this stage stands on is published."""
+        self._below = None
+
     def list(self, resource: str, namespace: str | None = None) -> Sequence[Record]:
-        base = self._published.objects.list(resource, namespace)
+        below = self._published.objects if self._below is None else self._below
+        base = below.list(resource, namespace)
         changed = self._changed.get(resource)
         if not changed:
             return base
@@ -91,7 +103,9 @@ class Stage:
 
     def lease(self, oid: int) -> LeaseRow | None:
         lease: LeaseRow | None = self._leases.get(oid, _MISSING)
-        return self._published.leases.get(oid) if lease is _MISSING else lease
+        if lease is not _MISSING:
+            return lease
+        return self._published.leases.get(oid) if self._below is None else self._below.lease(oid)
 
     def run(self, operation: Operation) -> Committed:
         """Decide one operation. Raises what the closure raises, Fenced, TooLarge; then nothing is staged of it."""
@@ -125,31 +139,29 @@ class Stage:
 
     def _put(self, operation: Operation, current: Record | None, put: Put) -> Committed:
         key, body, value = operation.key, put.body, put.value
+        resource = key.resource
         if len(body) > MAX_BODY_BYTES:
             raise TooLarge("etcdserver: request is too large")
-        if key.resource not in self._published.kinds:
-            raise StoreError(f"the resource {key.resource} is not registered")
+        if resource not in self._published.kinds:
+            raise StoreError(f"the resource {resource} is not registered")
         uid = value["metadata"]["uid"]
+        rv, ts_us = self.rv + 1, self._next_ts()
         if current is None:
-            rv = oid = self.rv + 1
-            op, prev_rv = Op.ADDED, 0
+            oid, op, prev_rv = rv, Op.ADDED, 0
+        elif uid == current.uid:
+            oid, op, prev_rv = current.oid, Op.MODIFIED, current.rv
         else:
-            rv, oid = self.rv + 1, current.oid
-            op, prev_rv = Op.MODIFIED, current.rv
-            if uid != current.uid:
-                raise StoreError(f"{key}: an object cannot change its uid; remove it first")
-        ts_us = self._next_ts()
+            raise StoreError(f"{key}: an object cannot change its uid; remove it first")
         record = Record(key, uid, oid, rv, Document.at(body, rv, value), put.expires_us)
-        if key.resource == leases.RESOURCE:
+        if resource == leases.RESOURCE:
             before = None if current is None else self.lease(oid)
             lease, renewal = leases.advance(before, oid, rv, ts_us, value, body, renewal=put.renewal)
             self._set(self._leases, oid, lease)
             prev_rv = 0 if before is None else before.logged_rv
             if renewal:
                 op, self.unlogged = Op.RENEWED, self.unlogged + 1
-        event = Event(rv, op, record, current, ts_us, operation.cause)
-        self._stage(event, prev_rv, body)
-        self._set(self._overlay(key), (key.namespace, key.name), record)
+        self._stage(Event(rv, op, record, current, ts_us, operation.cause), prev_rv, body)
+        self._set(self._overlay(resource), (key.namespace, key.name), record)
         return Committed(rv, op, record, current)
 
     def _remove(self, operation: Operation, current: Record | None) -> Committed:
@@ -165,11 +177,12 @@ class Stage:
             self._set(self._leases, current.oid, None)
         last = at_revision(current, rv)
         self._stage(Event(rv, Op.DELETED, last, current, ts_us, operation.cause), prev_rv, body)
-        self._set(self._overlay(key), (key.namespace, key.name), None)
+        self._set(self._overlay(key.resource), (key.namespace, key.name), None)
         return Committed(rv, Op.DELETED, last, current)
 
     def _next_ts(self) -> int:
-        return max(self._now_us, self.ts_us + 1)
+        after = self.ts_us + 1
+        return after if after > self._now_us else self._now_us
 
     def _stage(self, event: Event, prev_rv: int, body: bytes | None) -> None:
         second = event.ts_us // 1_000_000
@@ -179,10 +192,10 @@ class Stage:
         self.staged.append(Staged(event, prev_rv, body))
         self.size_bytes += 200 if body is None else 200 + len(body)
 
-    def _overlay(self, key: Key) -> dict[Place, Record | None]:
-        changed = self._changed.get(key.resource)
+    def _overlay(self, resource: str) -> dict[Place, Record | None]:
+        changed = self._changed.get(resource)
         if changed is None:
-            changed = self._changed[key.resource] = {}
+            changed = self._changed[resource] = {}
         return changed
 
     def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
@@ -198,7 +211,7 @@ class Stage:
         horizon: int | None,
     ) -> Batch:
         return Batch(
-            self._published.rv,
+            self._base_rv,
             self.rv,
             self.ts_us,
             self.unlogged,

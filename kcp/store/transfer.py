@@ -1,8 +1,13 @@
-"""Moving a log: incident files, backup, restore, purge, the history's checksum.
+"""Moving a log: incident files, backup, restore, import, the history's checksum.
 
 An incident file is an ordinary event log in one SQLite file: the base state at `base_rv` (the newest row of each object
 alive then), every event after it up to `last_rv`, decisions, inputs, facts, our views. So whatever reads a log reads it,
-and importing is restoring from it.
+and importing is restoring from it. A backup is such a file too, of everything; sealed events are in the table again.
+
+    export, backup     log on either engine ──▶ FILE.partial ──▶ FILE
+    restore, import    FILE ──▶ kcp.db.partial, verified and rewound ──▶ kcp.db, or one transaction into PostgreSQL
+
+What is killed half-way leaves at most a `.partial` file, which nothing opens.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,13 +28,11 @@ import orjson
 
 from kcp.base.clock import Clock, microseconds
 from kcp.base.entropy import SystemEntropy
-from kcp.machinery.document import normal
-from kcp.store import archive, leases, rows, schema
-from kcp.store.open import is_postgres, lock, sqlite_path
-from kcp.store.protocol import Key, StoreError
-from kcp.store.redaction import blank, blank_columns, keyed_mask, redact_rows
-from kcp.store.sqlite import connect, connect_read_only, read_only_uri
-from kcp.store.tables import REDACTED
+from kcp.store import archive, check, leases, rows, schema
+from kcp.store.open import FILE_NAME, is_postgres, lock, sqlite_path
+from kcp.store.protocol import StoreError
+from kcp.store.redaction import keyed_mask, redact_rows
+from kcp.store.sqlite import connect_read_only, read_only_uri
 
 RESTORE_JUMP = 1_000_000
 """A restored log goes on this much further up, so that clients who had seen more than it holds must list anew."""
@@ -85,7 +89,7 @@ def export_incident(
 
     Works beside a running daemon, on one snapshot. Raises StoreError when the target exists or the range is empty.
     """
-    with _new_file(target) as connection, _copied(source, connection, first_rv, last_rv) as (base, last):
+    with new_file(target) as connection, _copied(source, connection, first_rv, last_rv) as (base, last):
         _rewind_leases(connection, last)
         redacted = redact_rows(connection, keyed_mask(mask_key)) if redact else 0
         checksum = history_checksum(connection, base, last)
@@ -95,7 +99,7 @@ def export_incident(
             "history_checksum": checksum, "redacted": str(redacted), "exported_at": clock.now().isoformat(),
             "kcp_version": version(), "schema": schema.HEAD, **(about or {}),
         }  # fmt: skip
-        _tell(connection, facts)
+        tell(connection, facts)
     return Exported(base, last, count, redacted, checksum)
 
 
@@ -110,8 +114,11 @@ def _copied(
 
         with PostgresReader(str(source)) as log:
             connection.execute("BEGIN IMMEDIATE")
-            base, last = _range(log.head()[0], first_rv, last_rv)
+            about = log.about()
+            base, last = _range(log.head()[0], _base_of(about), first_rv, last_rv)
+            log.sealed.everything()
             copy_range(log, connection, base, last)
+        tell(connection, {**_lasting(about), **_begin(base)})
         yield base, last
         connection.execute("COMMIT")
         return
@@ -120,21 +127,42 @@ def _copied(
     schema.check(connection, sqlite_path(source), "src")
     connection.execute("BEGIN IMMEDIATE")
     (head,) = connection.execute("SELECT rv FROM src.head WHERE id = 1").fetchone()
-    base, last = _range(head, first_rv, last_rv)
+    about = dict(connection.execute("SELECT key, value FROM src.about").fetchall())
+    base, last = _range(head, _base_of(about), first_rv, last_rv)
     events = archive.attach_source(connection, sqlite_path(source))
     for statement in _COPY:
         connection.execute(statement.replace("src.events", events), {"base": base, "last": last})
+    tell(connection, {**_lasting(about), **_begin(base)})
     yield base, last
     connection.execute("COMMIT")
     connection.execute("DETACH src")
 
 
-def _range(head: int, first_rv: int, last_rv: int | None) -> tuple[int, int]:
+def _range(head: int, oldest: int, first_rv: int, last_rv: int | None) -> tuple[int, int]:
+    """(base, last). A log that was itself imported knows nothing before `oldest`."""
     last = head if last_rv is None else min(last_rv, head)
-    base = max(0, first_rv - 1)
+    base = max(oldest, first_rv - 1)
     if base > last:
         raise StoreError(f"there is nothing to export: the log ends at {last}, before {first_rv}")
     return base, last
+
+
+def _begin(base: int) -> dict[str, str]:
+    return {"base_rv": str(base)} if base else {}
+
+
+_OF_ONE_FILE = frozenset(
+    {"postgresql", archive.PLACE, "history_checksum", "exported_at", "events", "first_rv", "last_rv"}
+)
+"""What `about` says of one copy and not of the history in it."""
+
+
+def _base_of(about: Mapping[str, str]) -> int:
+    return int(about.get("base_rv", "0"))
+
+
+def _lasting(about: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in about.items() if key not in _OF_ONE_FILE}
 
 
 def version() -> str:
@@ -144,37 +172,63 @@ def version() -> str:
         return "unknown"
 
 
-def _tell(connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:
+def tell(connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:
     connection.executemany("INSERT OR REPLACE INTO about (key, value) VALUES (?, ?)", sorted(facts.items()))
 
 
 @contextlib.contextmanager
-def _new_file(target: Path) -> Iterator[sqlite3.Connection]:
-    """A fresh log that becomes visible under its name only when it is complete and on the disk."""
-    if target.exists():
-        raise StoreError(f"{target} exists already")
+def _appearing(target: Path) -> Iterator[Path]:
+    """A fresh file beside `target`, which takes its name only when the caller is done and it is on the disk."""
     partial = target.with_name(target.name + ".partial")
-    partial.unlink(missing_ok=True)
+    _forget(partial)
     try:
         os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StoreError(f"cannot write {target}: {(error.strerror or str(error)).lower()}") from error
-    connection = sqlite3.connect(partial, isolation_level=None, uri=True)
     try:
-        connection.execute("PRAGMA journal_mode=MEMORY")
-        connection.execute("PRAGMA synchronous=OFF")
-        schema.upgrade(connection, partial)
-        yield connection
-        connection.execute("ANALYZE")
-        connection.close()
+        yield partial
         _sync(partial)
         partial.rename(target)
         _sync(target.parent)
-    except sqlite3.Error as error:
-        raise StoreError(f"cannot write {target}: {error}") from error
+    finally:
+        _forget(partial)
+
+
+def _forget(partial: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{partial}{suffix}").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[sqlite3.Connection]:
+    """Fast and without files beside it: whoever made the file syncs it, or throws it away."""
+    connection = sqlite3.connect(file, isolation_level=None, uri=True)
+    try:
+        connection.execute("PRAGMA journal_mode=MEMORY")
+        connection.execute("PRAGMA synchronous=OFF")
+        yield connection
     finally:
         connection.close()
-        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[sqlite3.Connection]:
+    """A fresh log that becomes visible under its name only when it is complete and on the disk."""
+    _refuse(target)
+    try:
+        with _appearing(target) as partial, _writing(partial) as connection:
+            schema.upgrade(connection, partial)
+            yield connection
+            connection.execute("ANALYZE")
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot write {target}: {error}") from error
+
+
+def _refuse(target: Path, advice: str = "") -> None:
+    """Raises StoreError when something has the name, or SQLite would take something there for a part of the file."""
+    for path in (target, Path(f"{target}-wal")):
+        if path.exists():
+            raise StoreError(f"{path} exists already{advice}")
 
 
 def _sync(path: Path) -> None:
@@ -197,89 +251,165 @@ def _rewind_leases(connection: sqlite3.Connection, last: int) -> None:
         connection.execute(rows.PUT_LEASE, rows.lease_values(attrs.evolve(row, epoch=epoch)))
 
 
-def import_incident(source: Path, target: str | Path) -> int:
-    """Make a log for a daemon out of an incident file; returns its revision. Raises when the target exists."""
-    return restore(source, target)
+@attrs.frozen(slots=True)
+class BackedUp:
+    """`checksum` is that of the history in the file."""
+
+    rv: int
+    events: int
+    size_bytes: int
+    checksum: str
 
 
-def backup(source: str | Path, target: Path) -> None:
-    """A consistent copy, made while the daemon runs. Raises StoreError when the target exists.
+def backup(source: str | Path, target: Path, *, clock: Clock) -> BackedUp:
+    """All of a log in one file, made while the daemon runs. Raises StoreError when the target exists.
 
-    Of a log on PostgreSQL it is a file on SQLite with the whole history; `restore` takes it to either engine.
+    It holds sealed events as well, from either engine; `restore` takes it to either engine.
     """
-    if target.exists():
-        raise StoreError(f"{target} exists already")
-    if is_postgres(source):
-        with _new_file(target) as connection, _copied(source, connection, 1, None):
-            pass
-        return
-    reader = connect_read_only(sqlite_path(source))
+    _refuse(target)
     try:
-        schema.check(reader, sqlite_path(source))
-        _copy(reader, target)
+        with _appearing(target) as partial:
+            _copy_all(source, partial)
+            with _writing(partial) as connection:
+                done = _label(connection, clock)
+        return attrs.evolve(done, size_bytes=target.stat().st_size)
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot write {target}: {error}") from error
+
+
+def _label(connection: sqlite3.Connection, clock: Clock) -> BackedUp:
+    """Write what the file holds into it, so that a restore can tell whether it still does."""
+    (rv,) = connection.execute("SELECT rv FROM head WHERE id = 1").fetchone()
+    base = _base_of(_about(connection))
+    checksum = history_checksum(connection, base)
+    (events,) = connection.execute("SELECT count(*) FROM events WHERE rv > ?", (base,)).fetchone()
+    tell(connection, {"backed_up_at": clock.now().isoformat(), "history_checksum": checksum})
+    return BackedUp(rv, events, 0, checksum)
+
+
+def _copy_all(source: str | Path, file: Path) -> None:
+    """The whole log into an empty file, as of one moment."""
+    if is_postgres(source):
+        _fold(source, file)
+        return
+    path = sqlite_path(source)
+    reader = connect_read_only(path)
+    try:
+        _expect_log(reader, path)
+        reader.execute("BEGIN")
+        if reader.execute("SELECT 1 FROM segments").fetchone():
+            _fold(path, file)
+        else:
+            _copy_pages(reader, file)
     finally:
         reader.close()
 
 
-def _copy(reader: sqlite3.Connection, target: Path) -> None:
-    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    copy = sqlite3.connect(target, isolation_level=None)
+def _expect_log(reader: sqlite3.Connection, path: Path) -> None:
+    try:
+        found = schema.revision(reader)
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path} is no event log, or damaged: {error}") from error
+    if found is None:
+        raise StoreError(f"{path} is no event log")
+
+
+def _fold(source: str | Path, file: Path) -> None:
+    """Row by row, so that what lies in sealed files comes back into the table."""
+    with _writing(file) as connection:
+        schema.upgrade(connection, file)
+        with _copied(source, connection, 1, None):
+            pass
+        connection.execute("ANALYZE")
+
+
+def _copy_pages(reader: sqlite3.Connection, file: Path) -> None:
+    """The reader's open transaction keeps SQLite from starting over whenever the daemon writes."""
+    copy = sqlite3.connect(file, isolation_level=None)
     try:
         reader.backup(copy, pages=4096)
         copy.execute("PRAGMA journal_mode=DELETE")
-    except sqlite3.Error as error:
-        raise StoreError(f"cannot write {target}: {error}") from error
+        schema.upgrade(copy, file)
     finally:
         copy.close()
-    _sync(target)
 
 
-def restore(backup_file: Path, target: str | Path, *, rv: int | None = None) -> int:
-    """Make a new log at `target` from a backup, as of revision `rv`; returns the revision it goes on from.
+@attrs.frozen(slots=True)
+class Restored:
+    """`rv` is where the log goes on, `restored_rv` the revision whose state it has.
+
+    `checksum` is that of the history after `base_rv`; `redacted` says how many Secrets came as digests only.
+    """
+
+    rv: int
+    restored_rv: int
+    base_rv: int
+    events: int
+    redacted: int
+    checksum: str
+
+
+def restore(file: Path, target: str | Path, *, at: int | datetime | None = None) -> Restored:
+    """Make a new log at `target` from a backup or an incident file, as of a revision or a time.
 
     It gets a new epoch, jumps by RESTORE_JUMP, and its horizon lies at the jump: whoever holds an older revision
-    or one from the lost future is told to list anew. Raises StoreError when the target exists.
+    or one from the lost future is told to list anew. Raises StoreError when the target holds a log, when the file
+    does not hold what it was written with, or does not reach back to `at`.
     """
     if is_postgres(target):
-        return _restore_to_postgres(backup_file, str(target), rv)
+        return _restore_to_postgres(file, str(target), at)
     path = sqlite_path(target)
     release = lock(path)
     try:
-        if path.exists():
-            raise StoreError(f"{path} exists already: restore into a new place")
-        reader = connect_read_only(backup_file)
-        try:
-            schema.check(reader, backup_file)
-            _copy(reader, path)
-        finally:
-            reader.close()
-        connection = connect(path)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            went_on = _rewind(connection, backup_file, rv)
-            connection.execute("COMMIT")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise StoreError(f"cannot restore {backup_file}: {error}") from error
+        _refuse(path, ": restore into a new place")
+        with _appearing(path) as partial:
+            return _rewound(file, partial, at)
     finally:
         release()
-    return went_on
 
 
-def _restore_to_postgres(backup_file: Path, url: str, rv: int | None) -> int:
+def _restore_to_postgres(file: Path, url: str, at: int | datetime | None) -> Restored:
     from kcp.store.postgres_transfer import fill
 
     with tempfile.TemporaryDirectory(prefix="kcp-restore-") as directory:
-        rewound = Path(directory) / "kcp.db"
-        went_on = restore(backup_file, rewound, rv=rv)
+        rewound = Path(directory) / FILE_NAME
+        done = _rewound(file, rewound, at)
         reader = connect_read_only(rewound)
         try:
             fill(url, reader, SystemEntropy())
         finally:
             reader.close()
-    return went_on
+    arrived = checksum_of(url)
+    if arrived != done.checksum:
+        raise StoreError(f"the history that arrived has the checksum {arrived}, not {done.checksum}")
+    return done
+
+
+def _rewound(file: Path, copy: Path, at: int | datetime | None) -> Restored:
+    try:
+        _copy_all(file, copy)
+        with _writing(copy) as connection:
+            _verify(connection, file)
+            connection.execute("BEGIN IMMEDIATE")
+            done = _rewind(connection, file, at)
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot restore {file}: {error}") from error
+    return done
+
+
+def _verify(connection: sqlite3.Connection, file: Path) -> None:
+    broken = check.problems_in(connection)
+    if broken:
+        raise StoreError(f"{file} is damaged: {'; '.join(broken)}")
+    about = _about(connection)
+    wanted = about.get("history_checksum")
+    if wanted is not None and history_checksum(connection, _base_of(about)) != wanted:
+        raise StoreError(f"{file} is damaged: its history is not the one that was written into it")
+
+
+def _about(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT key, value FROM about").fetchall())
 
 
 _FORGET_AFTER: tuple[str, ...] = (
@@ -297,16 +427,15 @@ _FORGET_AFTER: tuple[str, ...] = (
 )
 
 
-def _rewind(connection: sqlite3.Connection, source: Path, rv: int | None) -> int:
+def _rewind(connection: sqlite3.Connection, file: Path, at: int | datetime | None) -> Restored:
     (head,) = connection.execute("SELECT rv FROM head WHERE id = 1").fetchone()
-    about = dict(connection.execute("SELECT key, value FROM about").fetchall())
-    oldest = int(about.get("base_rv", "0"))
-    if rv is not None and not oldest <= rv <= head:
-        raise StoreError(f"{source} holds revisions {oldest} to {head}, not {rv}")
-    (sealed,) = connection.execute("SELECT sealed_rv FROM head WHERE id = 1").fetchone()
-    if rv is not None and rv < sealed:
-        raise StoreError(f"{source} has sealed its events up to {sealed}: export up to {rv} and import that")
-    if rv is not None:
+    about = _about(connection)
+    base = _base_of(about)
+    rv = _revision(connection, at, head)
+    if not base <= rv <= head:
+        what = f"revision {at}" if isinstance(at, int) else f"the moment {at}"
+        raise StoreError(f"{file} holds revisions {base} to {head}, not {what}")
+    if rv < head:
         for statement in _FORGET_AFTER:
             connection.execute(statement, {"rv": rv})
         _revive_leases(connection)
@@ -315,11 +444,22 @@ def _rewind(connection: sqlite3.Connection, source: Path, rv: int | None) -> int
     connection.execute(
         "UPDATE head SET rv = :rv, horizon_rv = :rv, epoch = epoch + 1,"
         " ts_us = coalesce((SELECT max(ts_us) FROM events), ts_us),"
-        " unlogged = :rv - (SELECT count(*) FROM events) - (SELECT coalesce(sum(n), 0) FROM segments) WHERE id = 1",
+        " unlogged = :rv - (SELECT count(*) FROM events) WHERE id = 1",
         {"rv": went_on},
     )
-    _tell(connection, {"restored_from": str(source.name), "restored_rv": str(head if rv is None else rv)})
-    return went_on
+    connection.executemany("DELETE FROM about WHERE key = ?", [(key,) for key in sorted(_OF_ONE_FILE)])
+    tell(connection, {"restored_from": file.name, "restored_rv": str(rv)})
+    (events,) = connection.execute("SELECT count(*) FROM events WHERE rv > ?", (base,)).fetchone()
+    redacted = int(about.get("redacted", "0"))
+    return Restored(went_on, rv, base, events, redacted, history_checksum(connection, base))
+
+
+def _revision(connection: sqlite3.Connection, at: int | datetime | None, head: int) -> int:
+    if at is None:
+        return head
+    if isinstance(at, int):
+        return at
+    return min(head, rows.rv_at(connection, microseconds(at.astimezone(UTC)))) or -1
 
 
 def _revive_leases(connection: sqlite3.Connection) -> None:
@@ -362,78 +502,14 @@ def checksum_of(url_or_path: str | Path, after: int | None = None, until: int | 
         from kcp.store.postgres_transfer import history_rows
 
         with PostgresReader(str(url_or_path)) as log:
-            base = int(log.about().get("base_rv", "0")) if after is None else after
+            base = _base_of(log.about()) if after is None else after
+            log.sealed.everything()
             return _digest(history_rows(log, base, 2**62 if until is None else until))
     path = sqlite_path(url_or_path)
     connection = connect_read_only(path)
     try:
         archive.attach(connection, path)
-        about = dict(connection.execute("SELECT key, value FROM about").fetchall())
-        return history_checksum(connection, int(about.get("base_rv", "0")) if after is None else after, until)
+        base = _base_of(_about(connection)) if after is None else after
+        return history_checksum(connection, base, until)
     finally:
         connection.close()
-
-
-def purge(url_or_path: str | Path, key: Key, *, clock: Clock, who: str, why: str) -> int:
-    """Blank every past version of an object and say so in `inputs`; returns the rows blanked.
-
-    Versions that decisions and inputs carry are blanked with them. The live version stays: delete or change the object
-    first. Revision, key, time and actor of each row stay. The only act that changes history.
-    Raises Locked while kcp runs on SQLite, StoreError for an unknown object.
-    """
-    if is_postgres(url_or_path):
-        from kcp.store import postgres_transfer
-
-        return postgres_transfer.purge(str(url_or_path), key, clock=clock, who=who, why=why, mark=_mark)
-    path = sqlite_path(url_or_path)
-    release = lock(path)
-    try:
-        connection = connect(path)
-        try:
-            schema.check(connection, path)
-            connection.execute("PRAGMA secure_delete=ON")
-            connection.execute("BEGIN IMMEDIATE")
-            blanked = _blank(connection, key)
-            _leave_mark(connection, key, blanked, clock, who, why)
-            connection.execute("COMMIT")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            connection.close()
-    finally:
-        release()
-    return blanked
-
-
-def _blank(connection: sqlite3.Connection, key: Key) -> int:
-    plural, _, group = key.resource.partition(".")
-    found = connection.execute(
-        "SELECT e.rv, k.kind, k.grp, k.version, o.uid FROM objects o JOIN kinds k ON k.kind_id = o.kind_id"
-        " JOIN events e ON e.oid = o.oid WHERE k.plural = ? AND k.grp = ? AND o.ns = ? AND o.name = ?"
-        " AND e.body IS NOT NULL AND NOT (o.delete_rv IS NULL AND e.rv = o.rv) ORDER BY e.rv",
-        (plural, group, key.namespace, key.name),
-    ).fetchall()
-    for rv, *kind in found:
-        connection.execute(
-            "UPDATE events SET body = CAST(? AS TEXT), body_raw = NULL, flags = flags | ? WHERE rv = ?",
-            (normal(blank(key, *kind)), REDACTED, rv),
-        )
-    if not found:
-        raise StoreError(f"there is no past version of {key}")
-    blank_columns(connection, found[0][1], key)
-    return len(found)
-
-
-def _leave_mark(
-    connection: sqlite3.Connection, key: Key, blanked: int, clock: Clock, who: str, why: str
-) -> None:
-    (rv,) = connection.execute("SELECT rv FROM head WHERE id = 1").fetchone()
-    (seq,) = connection.execute(
-        "SELECT coalesce(max(seq), 0) FROM inputs WHERE rv_after = ?", (rv,)
-    ).fetchone()
-    body = _mark(key, blanked, who, why, microseconds(clock.now()))
-    connection.execute(rows.INSERT_INPUT, (rv, seq + 1, "purge", body))
-
-
-def _mark(key: Key, blanked: int, who: str, why: str, at_us: int) -> bytes:
-    payload = {"key": str(key), "rows": blanked, "who": who, "why": why, "at_us": at_us}
-    return orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)

@@ -419,3 +419,13 @@ def persistent(engine: Engine = SQLITE) -> list[tuple[str, str]]:
 def as_of(engine: Engine = SQLITE) -> list[tuple[str, str]]:
     """The same for a session with a temporary table `asof(rv)`: nothing later is seen."""
     return _all(_STATE_AT, f"{_HISTORY} WHERE e.rv <= {_ASOF}", engine)
+
+
+def over_history() -> list[str]:
+    """Names of the views that show every version."""
+    return ["history", "pod_history", *[view.history for view in KIND_VIEWS if view.history]]
+
+
+def over_state() -> list[str]:
+    """Names of the views that show one moment."""
+    return ["state", "live", *[view.name for view in KIND_VIEWS]]

@@ -1,10 +1,12 @@
 """The single writer: takes whatever is queued, decides it against the staged head, makes it durable as one batch.
 
-There is no timer and no writer task: a submission schedules `_drain` on the loop; while a batch is on its way to the
-disk the next one gathers in the queue. So an append works whether or not `Store.run` is running, and nothing that is
-cancelled can leave a batch half done.
+There is no timer and no writer task: a submission schedules `_drain` on the loop, or drains at once when EAGER_OPERATIONS
+wait. So an append works whether or not `Store.run` is running, and nothing that is cancelled can leave a batch half done.
 
     queued ──_drain──▶ staged ──driver.commit──▶ durable ──publish──▶ feed, then the answers
+
+While a batch is on its way to the disk the next one is decided ahead, on top of it. If the batch fails, or another
+daemon was faster, or an operation decided ahead is cancelled, what was decided ahead is forgotten and decided again.
 
 Outcomes, failures included, go out only after the batch they were decided in is durable, since they tell of its state.
 """
@@ -20,6 +22,7 @@ import attrs
 import structlog
 
 from kcp.base.clock import Clock, microseconds
+from kcp.store import storable
 from kcp.store.driver import Batch, Behind, Driver
 from kcp.store.head import Published
 from kcp.store.protocol import Decision, Input, Operation, Projection, Unavailable
@@ -29,6 +32,10 @@ log = structlog.get_logger(__name__)
 
 MAX_BATCH_OPERATIONS = 512
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+EAGER_OPERATIONS = 128
+"""So many start a batch before the loop comes around: their commit then runs beside the work of all others."""
+SLOW_COMMIT_S = 0.01
+"""After a commit that took longer a batch waits until the loop has come around, so that more share the next one."""
 MAX_QUEUED_OPERATIONS = 16_384
 """Beyond, newcomers wait."""
 MAX_PENDING_RECORDS = 65_536
@@ -48,6 +55,18 @@ class Submission:
 
 
 Taken = list[tuple[Submission, Outcomes]]
+
+
+@attrs.define(slots=True, eq=False)
+class Round:
+    """Submissions decided on one stage: the batch to be, or on its way."""
+
+    stage: Stage
+    taken: Taken = attrs.field(factory=list)
+    count: int = 0
+    horizon: int | None = None
+
+
 Records = list[tuple[int, int, "Decision | Input"]]
 Looking = asyncio.Future[None] | None
 
@@ -74,12 +93,18 @@ class Writer:
         self._records: deque[tuple[int, int, Decision | Input]] = deque()
         self._input_place = (published.rv, input_seq)
         self._busy = False
+        self._flying: Stage | None = None
+        self._ahead: Round | None = None
+        self._started_s = 0.0
+        self._slow = False
         self._scheduled = False
         self._draining = False
         self._flush_due = False
         self._looking: asyncio.Future[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._last_commit_s = 0.0
+        self._chores: deque[tuple[Callable[[Any], Any], asyncio.Future[Any]]] = deque()
+        self._chore_next = True
         self._change = asyncio.Event()
         self.closing = False
         self.dropped_records = 0
@@ -99,7 +124,7 @@ class Writer:
         answer: asyncio.Future[Outcomes] = asyncio.get_running_loop().create_future()
         self._queue.append(Submission(operations, answer, atomic, horizon))
         self._queued += len(operations)
-        self._schedule()
+        self._drain_soon()
         return await answer
 
     def record(self, entry: Decision | Input) -> None:
@@ -134,6 +159,18 @@ class Writer:
         self._schedule()
         await asyncio.shield(looking)
 
+    async def chore(self, work: Callable[[Any], Any]) -> Any:
+        """Run a short transaction of the driver's housekeeping between two batches, and give what it gives.
+
+        Raises what it raises, Unavailable when the store closes. Cancelled, it may still happen.
+        """
+        if self.closing:
+            raise Unavailable("the store is closed")
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._chores.append((work, answer))
+        self._schedule()
+        return await answer
+
     async def drain(self) -> None:
         """Write all that is queued and recorded, then stop taking more."""
         self.closing = True
@@ -141,43 +178,117 @@ class Writer:
         self._flush_due = True
         self._scheduled = False
         self._schedule()
-        while self._busy or self._queue or (self._flush_due and self._records):
+        while self._busy or self._ahead or self._queue or (self._flush_due and self._records):
             await self._change.wait()
         _tell(self._looking, Unavailable("the store is closed"))
+        while self._chores:
+            _tell(self._chores.popleft()[1], Unavailable("the store is closed"))
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
 
     def _schedule(self) -> None:
-        if self._scheduled or self._busy:
+        if self._scheduled:
             return
         loop = _running_loop()
         if loop is not None:
             self._scheduled = True
-            loop.call_soon(self._drain)
+            loop.call_soon(self._come_around)
+
+    def _drain_soon(self) -> None:
+        """At once if there is enough for a batch of its own and the disk is not what all wait for; else once around the loop."""
+        ahead = 0 if self._ahead is None else self._ahead.count
+        if self._busy or self._draining or self._slow or self._queued + ahead < EAGER_OPERATIONS:
+            self._schedule()
+        else:
+            self._drain()
+
+    def _come_around(self) -> None:
+        self._scheduled = False
+        self._drain()
 
     def _drain(self) -> None:
-        self._scheduled = False
-        if self._busy:
-            return
         self._draining = True
         try:
-            if self._queue or (self._flush_due and self._records):
+            if self._busy:
+                self._decide_ahead()
+            elif self._chores and self._chore_next:
+                self._run_chore()
+            elif self._ahead or self._queue or (self._flush_due and self._records):
                 self._start()
             elif self._looking is not None:
                 self._look([], [])
+            self._chore_next = self._chore_next or not self._has_work()
         finally:
             self._draining = False
-        if self._queue or self._looking is not None or (self._flush_due and self._records):
+        if not self._busy and self._has_work():
             self._schedule()
         self._arm_idle()
 
+    def _has_work(self) -> bool:
+        return bool(
+            self._queue or self._ahead or self._looking or self._chores or (self._flush_due and self._records)
+        )
+
+    def _open_round(self) -> Round:
+        now_us = microseconds(self._clock.now()) + self._driver.ahead_us
+        return Round(Stage(self._published, now_us, self._flying))
+
+    def _decide_ahead(self) -> None:
+        """On top of the batch that is on its way."""
+        if self._queue:
+            if self._ahead is None:
+                self._ahead = self._open_round()
+            self._decide(self._ahead)
+
+    def _next_round(self) -> Round:
+        """What was decided ahead, unless someone it was decided for has gone, with what was queued since."""
+        current = self._ahead
+        if current is not None and any(submission.answer.done() for submission, _ in current.taken):
+            self._forget_ahead()
+            current = None
+        self._ahead = None
+        if current is None:
+            current = self._open_round()
+        self._decide(current)
+        return current
+
+    def _forget_ahead(self) -> None:
+        if self._ahead is not None:
+            taken, self._ahead = self._ahead.taken, None
+            self._requeue(taken)
+
+    def _run_chore(self) -> None:
+        """One between two batches, so that neither waits for long."""
+        work, answer = self._chores.popleft()
+        self._chore_next = False
+        if answer.done():
+            return
+        found: list[Any] = []
+        self._busy = True
+        self._driver.chore(
+            lambda within: found.append(work(within)), lambda error: self._chore_done(answer, found, error)
+        )
+
+    def _chore_done(self, answer: asyncio.Future[Any], found: list[Any], error: BaseException | None) -> None:
+        self._busy = False
+        if self._ahead is not None:
+            self._ahead.stage.settle()
+        if error is not None:
+            _tell(answer, error)
+        elif not answer.done():
+            answer.set_result(found[0])
+        self._wake()
+        if not self._draining:
+            self._drain()
+
     def _start(self) -> None:
-        stage = Stage(self._published, microseconds(self._clock.now()) + self._driver.ahead_us)
-        taken, horizon = self._decide(stage)
+        self._chore_next = True
+        current = self._next_round()
+        stage, taken = current.stage, current.taken
         records = [self._records.popleft() for _ in range(min(len(self._records), MAX_RECORDS_PER_BATCH))]
         self._flush_due = self._flush_due and bool(self._records)
-        if not stage.staged and not records and horizon is None:
+        if not stage.staged and not records and current.horizon is None:
             if self._driver.shared and taken:
                 self._look(taken, [])
             else:
@@ -187,9 +298,11 @@ class Writer:
             self._projections,
             [(rv, entry) for rv, _, entry in records if isinstance(entry, Decision)],
             [(rv, seq, entry) for rv, seq, entry in records if isinstance(entry, Input)],
-            horizon,
+            current.horizon,
         )
         self._busy = True
+        self._flying = stage
+        self._started_s = _now_s()
         looking, self._looking = self._looking, None
         self._driver.commit(batch, lambda error: self._finish(batch, taken, records, looking, error))
 
@@ -202,23 +315,21 @@ class Writer:
             base, lambda error: self._finish(None, taken, records, looking, error), decided=bool(taken)
         )
 
-    def _decide(self, stage: Stage) -> tuple[Taken, int | None]:
-        taken: Taken = []
-        horizon: int | None = None
-        count = 0
-        while self._queue and stage.size_bytes < MAX_BATCH_BYTES:
-            submission = self._queue[0]
-            count += len(submission.operations)
-            if count > MAX_BATCH_OPERATIONS and taken:
+    def _decide(self, current: Round) -> None:
+        queue, stage, taken = self._queue, current.stage, current.taken
+        while queue and stage.size_bytes < MAX_BATCH_BYTES:
+            submission = queue[0]
+            size = len(submission.operations)
+            if current.count + size > MAX_BATCH_OPERATIONS and taken:
                 break
-            self._queue.popleft()
-            self._queued -= len(submission.operations)
+            queue.popleft()
+            self._queued -= size
             if submission.answer.done():
                 continue
+            current.count += size
             taken.append((submission, _run(stage, submission)))
             if submission.horizon is not None:
-                horizon = max(submission.horizon, horizon or 0)
-        return taken, horizon
+                current.horizon = max(submission.horizon, current.horizon or 0)
 
     def _finish(
         self,
@@ -229,8 +340,14 @@ class Writer:
         error: BaseException | None,
     ) -> None:
         self._busy = False
+        self._flying = None
         if batch is not None:
             self._last_commit_s = _now_s()
+            self._slow = self._last_commit_s - self._started_s > SLOW_COMMIT_S
+        if error is not None:
+            self._forget_ahead()
+        elif self._ahead is not None:
+            self._ahead.stage.settle()
         if error is None:
             if self._failing:
                 self._failing = False
@@ -245,6 +362,8 @@ class Writer:
                 _tell(looking, None)
                 looking = None
             self._again(taken, records, looking)
+        elif (kept := _without_faults(taken, records)) is not None:
+            self._again(taken, kept, looking)
         else:
             if (taken or batch is not None) and not self._failing:
                 log.error("batch failed", operations=len(taken), error=str(error))
@@ -252,8 +371,12 @@ class Writer:
             self._refuse(taken, records, error)
             _tell(looking, error)
         self._wake()
-        if not self._draining:
-            self._drain()
+        if self._draining:
+            return
+        if error is None:
+            self._drain_soon()
+        else:
+            self._drain()  # at once: a driver that lost twice holds the log still for what is decided now
 
     def _answer(self, taken: Taken) -> None:
         for submission, outcomes in taken:
@@ -262,15 +385,18 @@ class Writer:
         self._wake()
 
     def _again(self, taken: Taken, records: Records, looking: Looking) -> None:
-        for submission, _ in reversed(taken):
-            self._queue.appendleft(submission)
-            self._queued += len(submission.operations)
+        self._requeue(taken)
         self._records.extendleft(reversed(records))
         if looking is not None:
             if self._looking is None:
                 self._looking = looking
             else:
                 self._looking.add_done_callback(lambda newer: _tell(looking, newer.exception()))
+
+    def _requeue(self, taken: Taken) -> None:
+        for submission, _ in reversed(taken):
+            self._queue.appendleft(submission)
+            self._queued += len(submission.operations)
 
     def _refuse(self, taken: Taken, records: Records, error: BaseException) -> None:
         if not self.closing:
@@ -287,7 +413,7 @@ class Writer:
 
     def _on_idle(self) -> None:
         self._idle_timer = None
-        if self._busy or self._queue or _now_s() - self._last_commit_s < IDLE_S / 2:
+        if self._busy or self._queue or self._ahead or _now_s() - self._last_commit_s < IDLE_S / 2:
             self._arm_idle()
         elif self._records:
             self._flush_due = True
@@ -319,6 +445,28 @@ def _run(stage: Stage, submission: Submission) -> Outcomes:
         except Exception as error:  # noqa: BLE001 a closure may raise anything; it is the outcome
             outcomes.append(error)
     return outcomes
+
+
+def _without_faults(taken: Taken, records: Records) -> Records | None:
+    """After a failure: the records that can be kept, and in `taken` operations that fail in place of those that cannot.
+
+    None when nothing is wrong with any of them.
+    """
+    found = False
+    for submission, outcomes in taken:
+        operations = list(submission.operations)
+        for i, (operation, outcome) in enumerate(zip(operations, outcomes, strict=True)):
+            if (why := storable.fault_of(operation, outcome)) is not None:
+                operations[i], found = storable.refused(operation, why), True
+        submission.operations = operations
+    kept = []
+    for record in records:
+        if (why := storable.fault_of_record(record[2])) is None:
+            kept.append(record)
+        else:
+            found = True
+            log.error("a record cannot be stored", entry=type(record[2]).__name__, error=why)
+    return kept if found else None
 
 
 def _tell(looking: Looking, error: BaseException | None) -> None:

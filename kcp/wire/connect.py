@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import tempfile
 from collections import deque
@@ -22,6 +23,11 @@ from kcp.wire.tunnel import READ_BUFFER_BYTES, Tunnel
 
 IDLE_S = 30.0
 """Shorter than any server's idle timeout, so that a pooled connection is rarely found closed."""
+KEEP_ALIVE_S, KEEP_ALIVE_PROBES = 15, 4
+"""How long a peer may be silent before it is asked for a sign of life, how far apart, and how often in vain.
+
+A watch of which nothing arrives looks like one of which nothing can. Source of the times: Go's net.Dialer.
+"""
 MAX_IDLE_PER_TARGET = 32
 MAX_BODY_BYTES = 256 * 1024 * 1024
 _SAFE = "/:@!$&'()*+,;=~-._"
@@ -352,14 +358,26 @@ async def _connect(target: Target) -> Connection:
             _, connection = await loop.create_unix_connection(Connection, target.unix_path)
             return connection
         name = (target.server_name or target.host) if target.tls is not None else None
-        _, connection = await loop.create_connection(
+        transport, connection = await loop.create_connection(
             Connection, target.host, target.port, ssl=target.tls, server_hostname=name
         )
+        _keep_alive(transport.get_extra_info("socket"))
     except ssl.SSLError as error:
         raise ConnectError(f"TLS with {target.authority} failed: {error.reason or error}") from error
     except OSError as error:
         raise ConnectError(f"cannot connect to {target.unix_path or target.authority}: {error}") from error
     return connection
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEP_ALIVE_S),
+        ("TCP_KEEPINTVL", KEEP_ALIVE_S),
+        ("TCP_KEEPCNT", KEEP_ALIVE_PROBES),
+    ):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 async def send(request: Request, target: Target, timeout_s: float) -> Response:

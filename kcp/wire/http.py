@@ -69,4 +69,8 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-"""What serves requests: the API's `app`, for the socket server and the in-process transport alike."""
+"""What serves requests: the API's `app`, for the socket server and the in-process transport alike.
+
+One that has a method `at_once(request) -> Response | None` is asked there first for every GET without a body. It runs
+outside of any task and answers only what it can without waiting; None has no effects and leads to an ordinary call.
+"""

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import Any
 
@@ -22,7 +22,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from kcp.wire.http import Handler, Request, Response
-from kcp.wire.protocol import Exchange, KcpProtocol, Limits
+from kcp.wire.protocol import Exchange, KcpProtocol, Limits, PeerGone
 
 TLS_HANDSHAKE_TIMEOUT_S = 10.0
 BACKLOG = 2048
@@ -30,7 +30,6 @@ DISCARD_FACTOR = 4
 """A body over the limit is read and dropped up to this many limits, so that the client sees the answer."""
 
 _log = logging.getLogger(__name__)
-Receive = Callable[[], Awaitable[Any]]
 
 
 class ListenError(OSError):
@@ -129,8 +128,9 @@ class Listener:
         self.state = ServerState()
         self.addresses: list[tuple[str, int]] = []
         self._servers: list[asyncio.Server] = []
+        self._application = Application(handler, limits, self.state.tasks)
         self._config = Config(
-            Application(handler, limits),
+            self._application,
             http=KcpProtocol,
             ws="none",
             lifespan="off",
@@ -147,7 +147,7 @@ class Listener:
         self._set_date()
         for sock in sockets:
             server = await loop.create_server(
-                lambda: KcpProtocol(self._config, self.state, loop, self.limits),
+                lambda: KcpProtocol(self._config, self.state, loop, self.limits, self._application.begin),
                 sock=sock,
                 ssl=context,
                 backlog=BACKLOG,
@@ -195,38 +195,59 @@ class Listener:
 
 
 class Application:
-    """The ASGI application: builds the Request, calls the handler, writes the Response through the Exchange."""
+    """Hands requests to the handler and writes its answers: at once where nothing has to be waited for, else in a task."""
 
-    def __init__(self, handler: Handler, limits: Limits) -> None:
+    def __init__(self, handler: Handler, limits: Limits, tasks: set[asyncio.Task[None]]) -> None:
         self.handler = handler
         self.limits = limits
+        self.tasks = tasks
+        self._at_once: Callable[[Request], Response | None] | None = getattr(handler, "at_once", None)
 
-    async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
-        del send  # the Exchange writes heads, bodies and chunks itself
-        exchange: Exchange = scope["extensions"]["kcp.exchange"]
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Uvicorn wants an ASGI application; KcpProtocol calls `begin` instead."""
+        raise NotImplementedError
+
+    def begin(self, exchange: Exchange, quick: bool) -> None:
+        at_once = self._at_once if quick and exchange.method == "GET" else None
+        if at_once is None or not self._answered(exchange, at_once):
+            task = exchange.protocol.loop.create_task(self._run(exchange))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
+
+    def _answered(self, exchange: Exchange, at_once: Callable[[Request], Response | None]) -> bool:
+        """Whether the answer is out already. No for bodies, upgrades and peers that are behind with reading."""
+        if exchange.more_body or exchange.received or exchange.upgrade_protocol:
+            return False
+        if exchange.disconnected or exchange.protocol.flow.write_paused:
+            return False
         try:
-            await self._serve(scope, receive, exchange)
+            response = at_once(exchange.request(b""))
+        except Exception:  # noqa: BLE001  the last door: logged and answered
+            _log.exception("request failed")
+            response = _plain(500, "Internal Server Error")
+        return response is not None and exchange.respond_now(response)
+
+    async def _run(self, exchange: Exchange) -> None:
+        try:
+            await self._serve(exchange)
         except asyncio.CancelledError:
-            exchange.cycle.disconnected = True
+            exchange.disconnected = True
             exchange.abort()
         except Exception:  # noqa: BLE001  the last door: logged, answered or cut
             _log.exception("request failed")
-            if exchange.cycle.response_started:
+            if exchange.response_started:
                 exchange.abort()
             else:
                 await exchange.respond(_plain(500, "Internal Server Error"))
 
-    async def _serve(self, scope: Any, receive: Receive, exchange: Exchange) -> None:
-        cycle = exchange.cycle
-        if cycle.more_body or cycle.waiting_for_100_continue:
-            body = await self._read_body(receive, exchange)
+    async def _serve(self, exchange: Exchange) -> None:
+        if exchange.more_body:
+            body = await self._read_body(exchange)
             if body is None:
                 return
         else:
-            body = bytes(cycle.body[: self.limits.body_bytes + 1])
-            cycle.body = bytearray()
-        request = _request(scope, exchange, body)
-        response = await self.handler(request)
+            body, exchange.received = exchange.received[: self.limits.body_bytes + 1], b""
+        response = await self.handler(exchange.request(body))
         if exchange.upgraded is not None:
             exchange.upgraded.close()
         elif not exchange.disconnected:
@@ -234,44 +255,23 @@ class Application:
         else:
             await _discard(response)
 
-    async def _read_body(self, receive: Receive, exchange: Exchange) -> bytes | None:
+    async def _read_body(self, exchange: Exchange) -> bytes | None:
         """The body, cut one byte behind the limit when it is longer; None when the peer has gone or was too slow."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self.limits.body_timeout_s, exchange.abort)
+        timer = exchange.protocol.loop.call_later(self.limits.body_timeout_s, exchange.abort)
         limit = self.limits.body_bytes
-        body, size, more = bytearray(), 0, True
+        body, size = bytearray(), 0
         try:
-            while more and size <= limit * DISCARD_FACTOR:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                size += len(message["body"])
-                body += message["body"][: limit + 1 - len(body)]
-                more = message["more_body"]
+            while (exchange.more_body or exchange.received) and size <= limit * DISCARD_FACTOR:
+                piece = await exchange.receive()
+                size += len(piece)
+                body += piece[: limit + 1 - len(body)]
+        except PeerGone:
+            return None
         finally:
             timer.cancel()
-        if more:
-            exchange.cycle.keep_alive = False
+        if exchange.more_body:
+            exchange.keep_alive = False
         return bytes(body)
-
-
-def _request(scope: Any, exchange: Exchange, body: bytes) -> Request:
-    protocol = exchange.protocol
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}\n{value}" if name in headers else value
-    client = scope["client"]
-    return Request(
-        method=scope["method"],
-        path=scope["path"],
-        query=scope["query_string"].decode("latin-1"),
-        headers=headers,
-        body=body,
-        peer_certificate=protocol.peer_certificate,
-        peer_address=client[0] if client else "",
-        upgrade=exchange if exchange.upgrade_protocol else None,
-    )
 
 
 async def _discard(response: Response) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import attrs
 import orjson
 import pytest
 
@@ -15,6 +16,7 @@ from kcp.api.auth.setup import setup
 from kcp.api.auth.tokens import StaticTokens
 from kcp.api.context import Call, Server, ServerSettings
 from kcp.base.clock import VirtualClock
+from kcp.machinery.fence import LeaseFence
 from kcp.machinery.gvk import GroupVersionKind
 from kcp.store.protocol import Key, Operation, Remove, Store
 from kcp.wire.http import Handler, Request, Response
@@ -332,3 +334,88 @@ async def test_a_node_reads_the_secrets_of_its_pods_while_they_are_there() -> No
         assert [await read("n1"), await read("n2")] == [200, 403]
         await server.store.append(Operation(Key("pods", "d", "p"), lambda current, head: Remove()))
         assert await read("n1") == 403
+
+
+@pytest.mark.parametrize(
+    ("target", "token", "headers", "status"),
+    [
+        ("/api/v1/namespaces/d", "root", {}, 200),
+        ("/api/v1/namespaces/d?resourceVersion=1", "root", {"accept": "application/yaml"}, 200),
+        ("/api/v1/namespaces/none", "root", {}, 404),
+        ("/api/v1/namespaces/d", "alice", {}, 403),
+        ("/api/v1/namespaces/d", "wrong", {}, 401),
+        ("/api/v1/namespaces/d", "root", {"accept": "image/png"}, 406),
+        ("/api/v1/namespaces/d?timeout=x", "root", {}, 400),
+        ("/api/v1/things/d", "root", {}, 404),
+    ],
+)
+async def test_a_get_is_answered_at_once_as_any_other_request(
+    target: str, token: str, headers: dict[str, str], status: int
+) -> None:
+    """What needs no waiting gets no task from the server; the answer is the same, byte for byte."""
+    path, _, query = target.partition("?")
+    sent = {**headers, "authorization": f"Bearer {token}", "audit-id": "same"}
+    async with api(NAMESPACE, auth=with_tokens) as (server, handler):
+        waited = await handler(Request("GET", path, query, sent))
+        assert (waited.status, server.extras["in_flight"].reading) == (status, 0)
+        answers: list[Response | None] = []
+        at_once = handler.at_once  # type: ignore[attr-defined]
+        asyncio.get_running_loop().call_soon(
+            lambda: answers.append(at_once(Request("GET", path, query, sent)))
+        )
+        await asyncio.sleep(0)
+        assert answers == [waited]
+        assert server.extras["in_flight"].reading == 0
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/api/v1/namespaces/d?resourceVersion=1000",
+        "/api/v1/namespaces",
+        "/api/v1/namespaces?watch=1",
+        "/api/v1/namespaces/d/pods/p/log",
+        "/api/v1/watch/namespaces/d",
+        "/api/v1/watch",
+        "/version",
+    ],
+)
+async def test_what_may_wait_is_left_to_a_task(target: str) -> None:
+    path, _, query = target.partition("?")
+    async with api(NAMESPACE, auth=with_tokens) as (server, handler):
+        request = Request("GET", path, query, {"authorization": "Bearer root"})
+        answers: list[Response | None] = []
+        at_once = handler.at_once  # type: ignore[attr-defined]
+        asyncio.get_running_loop().call_soon(lambda: answers.append(at_once(request)))
+        await asyncio.sleep(0)
+        assert answers == [None]
+        assert server.extras["in_flight"].reading == 0
+
+
+async def test_a_write_with_a_claim_holds_while_its_lease_does() -> None:
+    """The header of a leader that runs apart. A claim that nobody can read is no claim that holds."""
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "leader"},
+        "spec": {"holderIdentity": "me", "leaseDurationSeconds": 15, "leaseTransitions": 2},
+    }
+    leases = "/apis/coordination.k8s.io/v1/namespaces/d/leases"
+    maps = "/api/v1/namespaces/d/configmaps"
+
+    async with api(NAMESPACE, auth=with_tokens) as (_, handler):
+        held = as_json(await ask(handler, "POST", leases, "root", lease))
+        claim = LeaseFence("d", "leader", held["metadata"]["uid"], "me", 2)
+
+        async def write(name: str, text: str) -> Response:
+            body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+            return await ask(handler, "POST", maps, "root", body, kcp_fence=text)
+
+        assert (await write("a", claim.header())).status == 201
+        assert (await write("b", "nonsense")).status == 400
+        late = await write("b", attrs.evolve(claim, epoch=1).header())
+        assert (late.status, as_json(late)["details"]["causes"][0]["reason"]) == (409, "LeaseFenced")
+        spec = {**held["spec"], "holderIdentity": "other", "leaseTransitions": 3}
+        assert (await ask(handler, "PUT", f"{leases}/leader", "root", {**held, "spec": spec})).status == 200
+        assert (await write("b", claim.header())).status == 409
+        assert (await ask(handler, "GET", f"{maps}/b", "root")).status == 404

@@ -76,6 +76,19 @@ async def test_resource_version_on_create_is_refused() -> None:
             await api.create(CONFIG_MAPS, obj)
 
 
+async def test_a_create_ignores_a_revision_that_is_no_number_an_update_does_not() -> None:
+    async with running_api() as api:
+        for name, revision in (("a", "a/b/c"), ("b", "-1"), ("c", str(2**64))):
+            obj = config_map(name)
+            obj["metadata"]["resourceVersion"] = revision
+            created = await api.create(CONFIG_MAPS, obj)
+            assert created["metadata"]["resourceVersion"].isdigit()
+        obj = config_map("a")
+        obj["metadata"]["resourceVersion"] = "a/b/c"
+        with pytest.raises(ApiError, match=r'^strconv\.ParseUint: parsing "a/b/c": invalid syntax$'):
+            await api.update(f"{CONFIG_MAPS}/a", obj)
+
+
 async def test_another_namespace_than_the_path_is_refused() -> None:
     async with running_api() as api:
         obj = config_map()

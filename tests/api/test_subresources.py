@@ -8,7 +8,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from kcp.api.auth.protocol import PEER
 from kcp.api.auth.service_account import SigningKey, TokenIssuer
+from kcp.api.context import Call
 from kcp.machinery.errors import (
     ApiError,
     BadRequest,
@@ -20,6 +22,7 @@ from kcp.machinery.errors import (
     TooManyRequests,
 )
 from kcp.store.protocol import Cause, Key
+from kcp.wire.http import Response
 from tests.api.harness import DEPLOYMENTS, PODS, Api, deployment, pod, running_api
 from tests.api.requests import signing_request
 
@@ -280,6 +283,23 @@ async def test_ephemeral_containers_join_a_pod() -> None:
         )
         assert patched["spec"]["ephemeralContainers"][0]["name"] == "debug"
         assert patched["metadata"]["generation"] == 2
+
+
+async def test_logs_of_a_node_elsewhere_are_asked_for_there_but_only_once() -> None:
+    asked = []
+
+    async def elsewhere(call: Call, node: str) -> Response:
+        asked.append((call.info.name, node))
+        return Response(200, [("content-type", "text/plain")], b"from there\n")
+
+    async with running_api() as api:
+        await api.create(PODS, pod())
+        await api.create(f"{PODS}/web/binding", {"target": {"name": "n1"}})
+        api.server.extras["node_peer"] = elsewhere
+        assert (await api.call("GET", f"{PODS}/web/log")).value == b"from there\n"
+        with pytest.raises(ServiceUnavailable, match='log is not available on node "n1"'):
+            await api.call("GET", f"{PODS}/web/log", user=PEER)
+        assert asked == [("web", "n1")]
 
 
 async def test_logs_come_from_who_has_them() -> None:

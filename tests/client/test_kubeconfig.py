@@ -4,6 +4,7 @@ import base64
 import stat
 from pathlib import Path
 
+import attrs
 import orjson
 import pytest
 
@@ -214,3 +215,19 @@ def test_what_is_rendered_can_be_read_back(tmp_path: Path) -> None:
     assert config.current_context == "admin@kcp"
     transport = kubeconfig.connect(config)
     assert isinstance(transport.credentials, StaticCredentials)
+
+
+async def test_other_credentials_stand_in_for_all_that_the_user_has() -> None:
+    certificate, key = CA.issue("admin")
+    text = kubeconfig.render(
+        "https://127.0.0.1:6443", CA.certificate_pem, "admin", certificate_pem=certificate, key_pem=key
+    )
+    config = kubeconfig.parse(text, Path())
+    user = attrs.evolve(config.users["admin"], impersonate={"impersonate-user": "root"})
+    own = kubeconfig.connect(attrs.evolve(config, users={"admin": user}))
+    other = kubeconfig.connect(
+        attrs.evolve(config, users={"admin": user}), credentials=StaticCredentials("Bearer t")
+    )
+    assert await other.credentials.headers() == {"authorization": "Bearer t"}
+    assert (own._impersonate, other._impersonate) == ({"impersonate-user": "root"}, {})
+    assert own.target.tls is not None and other.target.tls is not None

@@ -8,8 +8,9 @@ import pytest
 
 from kcp.base.clock import LoopClock
 from kcp.base.entropy import SeededEntropy
-from kcp.client.leader_election import LEASES, LeaderElector, LeaseFence, Timing
+from kcp.client.leader_election import LEASES, LeaderElector, Timing
 from kcp.machinery.errors import ServiceUnavailable
+from kcp.machinery.fence import LeaseFence
 from tests.client.support import client_of
 from tests.support.fake_api import FakeApi
 

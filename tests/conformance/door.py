@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import anyio
 import anyio.abc
 import attrs
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from kcp.base.certs import Authority, load_certificate
-from kcp.base.clock import LoopClock, VirtualClock
-from kcp.base.entropy import SeededEntropy
-from kcp.base.loop import run_deterministic
-from kcp.controllers.sources import Controller
-from kcp.controlplane.cluster import Cluster, ClusterOptions
-from kcp.store.open import open_store
+from kcp.controlplane.cluster import Cluster
 from kcp.wire.http import Request, Response
 
 Json = dict[str, Any]
 MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
 JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"
 WATCH_DEADLINE_S = 30.0
+DEADLINE_S = 300.0
+_PAUSE_S = 0.5
 
 
 @attrs.frozen
@@ -76,6 +70,16 @@ class Watch:
         events = [await self.next() for _ in range(count)]
         return [(event["type"], event["object"]["metadata"]["name"]) for event in events]
 
+    @property
+    def pending(self) -> list[Json]:
+        """What came and was not taken."""
+        return list(self._events)
+
+    def take(self) -> list[Json]:
+        """What has come by now, oldest first."""
+        taken, self._events = self._events, []
+        return taken
+
     async def silent(self, seconds: float = 1.0) -> bool:
         """Whether nothing comes for so long."""
         await anyio.sleep(seconds)
@@ -87,6 +91,8 @@ class Door:
     cluster: Cluster
     certificate: bytes
     group: anyio.abc.TaskGroup
+    namespaces: list[str] = attrs.field(factory=list)
+    """Made by the scenario; deleted after it where others come after it."""
 
     async def send(
         self, method: str, target: str, body: Any = None, content_type: str = "", **headers: str
@@ -156,34 +162,34 @@ class Door:
     async def namespace(self, name: str) -> str:
         """A namespace with its default service account. Gives the path of what is in it."""
         await self.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        self.namespaces.append(name)
         account = f"/api/v1/namespaces/{name}/serviceaccounts"
         if (await self.ask("GET", f"{account}/default")).status == 404:
             await self.ask("POST", account, {"metadata": {"name": "default"}})
         return f"/api/v1/namespaces/{name}"
 
+    async def eventually(self, path: str, holds: Callable[[Any], object], seconds: float = DEADLINE_S) -> Any:
+        """What the path gives once it is as wanted; a path that is not there yet counts as not yet."""
+        body = b""
+        for _ in range(int(seconds / _PAUSE_S)):
+            answer = await self.ask("GET", path)
+            body = answer.body
+            if answer.status == 200 and holds(answer.value):
+                return answer.value
+            await anyio.sleep(_PAUSE_S)
+        raise AssertionError(f"not within {seconds:g} s: {path} is {body.decode()}")
 
-@functools.cache
-def _identities() -> tuple[bytes, bytes]:
-    """PEM of an authority, and the certificate (DER) of an administrator that it signed."""
-    authority = Authority.create("conformance", VirtualClock(), SeededEntropy(1))
-    pem, _ = authority.issue("kubernetes-admin", ["kubeadm:cluster-admins"])
-    return authority.certificate_pem, load_certificate(pem).public_bytes(Encoding.DER)
+    async def gone(self, path: str, seconds: float = DEADLINE_S) -> None:
+        """Once the path answers 404."""
+        for _ in range(int(seconds / _PAUSE_S)):
+            if (await self.ask("GET", path)).status == 404:
+                return
+            await anyio.sleep(_PAUSE_S)
+        raise AssertionError(f"still there after {seconds:g} s: {path}")
 
-
-def ask_cluster(
-    scenario: Callable[[Door], Awaitable[None]], controllers: tuple[Controller, ...] = ()
-) -> None:
-    """Run a scenario against a fresh control plane, in virtual time."""
-
-    async def main() -> None:
-        clock, entropy = LoopClock(), SeededEntropy(1)
-        store = open_store("memory:", clock=clock, inline=True, entropy=entropy.stream("store"))
-        authority, certificate = _identities()
-        options = ClusterOptions(client_ca_pem=authority, controllers=controllers, scheduler=False)
-        cluster = Cluster.build(store, clock, entropy, options)
-        async with anyio.create_task_group() as group:
-            await group.start(cluster.run)
-            await scenario(Door(cluster, certificate, group))
-            group.cancel_scope.cancel()
-
-    run_deterministic(main, 1)
+    async def always(self, path: str, holds: Callable[[Any], object], seconds: float) -> None:
+        """For so long, whenever one looks, the path gives what is wanted."""
+        for _ in range(int(seconds / _PAUSE_S)):
+            found = await self.get(path)
+            assert holds(found), found
+            await anyio.sleep(_PAUSE_S)

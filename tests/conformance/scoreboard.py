@@ -7,16 +7,15 @@ own test of the same behaviour; the end-to-end suite itself runs elsewhere.
 from __future__ import annotations
 
 import csv
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 
 from kcp.controllers.sources import Controller
-from tests.conformance.door import Door
+from tests.conformance.clusters import Scenario
 
 BOARD = Path(__file__).with_name("scoreboard.csv")
-Scenario = Callable[[Door], Awaitable[None]]
 
 
 @attrs.frozen
@@ -28,8 +27,12 @@ class Row:
 
 @attrs.frozen
 class Proof:
+    """`nodes` 0: an API server with those controllers. `standing`: on the cluster with nodes that many share."""
+
     run: Scenario
     controllers: tuple[Controller, ...] = ()
+    nodes: int = 0
+    standing: bool = False
 
 
 PROOFS: dict[str, Proof] = {}
@@ -42,6 +45,17 @@ def proves(name: str, controllers: tuple[Controller, ...] = ()) -> Callable[[Sce
     def register(scenario: Scenario) -> Scenario:
         assert name not in PROOFS, name
         PROOFS[name] = Proof(scenario, controllers)
+        return scenario
+
+    return register
+
+
+def on_nodes(name: str, alone: int = 0) -> Callable[[Scenario], Scenario]:
+    """Registers a scenario that needs a whole cluster: the standing one, or one to itself with so many nodes."""
+
+    def register(scenario: Scenario) -> Scenario:
+        assert name not in PROOFS, name
+        PROOFS[name] = Proof(scenario, nodes=alone, standing=not alone)
         return scenario
 
     return register

@@ -21,7 +21,9 @@ from kcp.client.client import Client
 from kcp.client.credentials import StaticCredentials
 from kcp.client.https import HttpsTransport, target_of
 from kcp.client.transport import InProcessTransport, Transport, Unreachable
+from kcp.machinery import fence
 from kcp.machinery.errors import NotFound, Timeout
+from kcp.machinery.fence import LeaseFence
 from kcp.wire.connect import client_tls
 from kcp.wire.http import Request, Response
 from kcp.wire.server import ServerTls, serve
@@ -202,3 +204,49 @@ async def test_an_in_process_caller_keeps_its_identity() -> None:
 async def _close(response: Response) -> None:
     assert response.stream is not None
     await response.stream.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_leaders_claim_goes_along_with_its_writes(tmp_path: Path, api: FakeApi) -> None:
+    claim = LeaseFence("kube-system", "kube-scheduler", "u-1", "alpha 1", 3)
+    async with over_https(api, tmp_path) as transport:
+        client = Client(transport, fence=lambda: claim)
+        await client.create("pods", pod("web"))
+        assert fence.parse(api.requests[-1].header(fence.HEADER)) == claim
+        await client.get("pods", "web", "default")
+        assert api.requests[-1].header(fence.HEADER) == ""
+
+
+async def test_so_many_requests_are_under_way_at_once_and_watches_do_not_count(tmp_path: Path) -> None:
+    under_way, most = 0, 0
+
+    async def slow(request: Request) -> Response:
+        nonlocal under_way, most
+        if "watch" in request.query:
+            return Response(200, stream=_forever())
+        under_way += 1
+        most = max(most, under_way)
+        await anyio.sleep(0.02)
+        under_way -= 1
+        return Response(200, [("content-type", "application/json")], b"{}")
+
+    async with over_https(slow, tmp_path) as made:
+        transport = HttpsTransport(made.target, concurrency=3)
+        watches = [await transport.request(Request("GET", "/api/v1/pods", "watch=1"), 5) for _ in range(4)]
+        async with anyio.create_task_group() as group:
+            for _ in range(12):
+                group.start_soon(transport.request, Request("GET", "/version"), 5)
+        assert most == 3
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(transport.request, Request("GET", "/version"), 5)
+            await anyio.sleep(0)
+            with pytest.raises(Timeout):
+                await transport.request(Request("GET", "/version"), 0.001)
+        for watch in watches:
+            await _close(watch)
+        await transport.close()
+
+
+async def _forever() -> AsyncIterator[bytes]:
+    yield b"\n"
+    await anyio.sleep_forever()

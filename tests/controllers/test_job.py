@@ -116,6 +116,17 @@ def test_without_completions_the_first_success_ends_it() -> None:
     assert conditions(world)["Complete"] == ("True", "CompletionsReached")
 
 
+def test_a_job_whose_start_lies_ahead_of_the_clock_is_not_completed_before_it() -> None:
+    """The clock was set back meanwhile; the API would refuse the earlier time, again and again."""
+    world = start()
+    ahead = "2030-01-01T00:00:00Z"
+    job = world.get(RESOURCE, KEY)
+    world.put({**job, "status": {**job["status"], "startTime": ahead}})
+    end_running(world, 0)
+    settle(world)
+    assert conditions(world)["Complete"][0] == "True" and status(world)["completionTime"] == ahead
+
+
 def test_pods_carry_the_finalizer_and_the_labels() -> None:
     world = start()
     (one,) = world.all("pods")

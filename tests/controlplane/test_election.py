@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
+import pytest
 
 from kcp.client.client import Client
 from kcp.client.leader_election import LEASES
@@ -24,12 +26,15 @@ async def hand_to(client: Client, name: str, holder: str) -> None:
     """Give the Lease to another daemon, which then dies."""
     while True:
         lease = await client.get(LEASES, name, "kube-system")
+        transitions = lease["spec"]["leaseTransitions"] + 1
+        spec = {**lease["spec"], "holderIdentity": holder, "leaseTransitions": transitions}
         if lease["spec"]["holderIdentity"] == ME:
-            break
+            try:
+                await client.update(LEASES, {**lease, "spec": spec})
+            except Conflict:
+                continue
+            return
         await anyio.sleep(0.5)
-    transitions = lease["spec"]["leaseTransitions"] + 1
-    spec = {**lease["spec"], "holderIdentity": holder, "leaseTransitions": transitions}
-    await client.update(LEASES, {**lease, "spec": spec})
 
 
 async def ready(client: Client) -> int:
@@ -89,3 +94,57 @@ async def _reason(client: Client, obj: Json) -> str:
     except Conflict as error:
         return str(error.details["causes"][0]["reason"])
     return ""
+
+
+Write = Callable[[Cluster, Json], Awaitable[Any]]
+
+
+async def _controller_scales(cluster: Cluster, pod: Json) -> None:
+    run = next(each for each in cluster.runs if each.controller.name == "replicaset-controller")
+    await run.client.delete("pods", pod["metadata"]["name"], "default")
+
+
+async def _scheduler_binds(cluster: Cluster, pod: Json) -> None:
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": pod["metadata"]["name"]},
+        "target": {"name": "node-2"},
+    }
+    assert cluster.scheduler is not None
+    await cluster.scheduler.client.create(
+        "pods", binding, "default", name=pod["metadata"]["name"], subresource="binding"
+    )
+
+
+async def _node_reports(cluster: Cluster, pod: Json) -> None:
+    assert cluster.fleet is not None
+    status = {"status": {"phase": "Failed"}}
+    agent = cluster.fleet.agents[pod["spec"]["nodeName"]]
+    await agent.client.patch(
+        "pods", pod["metadata"]["name"], status, "merge", "default", subresource="status"
+    )
+
+
+LATE: Sequence[tuple[str, Write]] = (
+    ("kube-controller-manager", _controller_scales),
+    ("kube-scheduler", _scheduler_binds),
+    ("kcp-simulated-nodes", _node_reports),
+)
+
+
+@pytest.mark.parametrize(("lease", "write"), LATE, ids=[lease for lease, _ in LATE])
+def test_what_a_leader_writes_that_slept_through_its_lease_is_refused(lease: str, write: Write) -> None:
+    """Stopped before a write and woken after another one has led: it knows nothing of that yet, the log does."""
+
+    async def check(cluster: Cluster, client: Client) -> None:
+        await client.create("deployments.apps", deployment("web", replicas=1), "default")
+        await anyio.sleep(10)
+        (pod,) = (await client.list("pods", "default")).items
+        await hand_to(client, lease, "there_1_b")
+        with pytest.raises(Conflict) as refused:
+            await write(cluster, pod)
+        assert refused.value.details["causes"][0]["reason"] == "LeaseFenced"
+        assert (await client.get("pods", pod["metadata"]["name"], "default"))["metadata"] == pod["metadata"]
+
+    in_cluster(check, election=Election(ME), nodes=2)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 from cryptography import x509
 
-from kcp.base.certs import load_certificate
+from kcp.base.certs import Authority, CertificateError, load_certificate, load_private_key
 from kcp.base.clock import VirtualClock
 from kcp.base.entropy import SeededEntropy
 from kcp.controlplane import pki
@@ -92,3 +96,111 @@ def test_adopted_roots_replace_what_they_signed_and_keep_the_old_ones_beside_the
     assert (adopted.directory / "sa.key").read_bytes() == shared.service_account_key
     again = pki.adopt(adopted, authority.certificate_pem, authority.key_pem, shared.service_account_key)
     assert (again.directory / "ca.crt.old").read_bytes() == old
+
+
+class Crash(Exception):
+    """The process ended here."""
+
+
+CHANGES = ("touch", "replace", "rename", "mkdir", "rmdir", "unlink")
+
+
+@contextmanager
+def crash_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Let the number-th change of the file system, and none after it, not happen. Gives the changes that did."""
+    done: list[str] = []
+
+    def crashing(name: str) -> Callable[..., Any]:
+        real = getattr(Path, name)
+
+        def change(self: Path, *args: Any, **options: Any) -> Any:
+            if len(done) >= number:
+                raise Crash(f"{name} {self}")
+            done.append(f"{name} {self.name}")
+            return real(self, *args, **options)
+
+        return change
+
+    with monkeypatch.context() as patch:
+        for name in CHANGES:
+            patch.setattr(Path, name, crashing(name))
+        try:
+            yield done
+        except Crash:
+            done.append("crash")
+
+
+def start(directory: Path, clock: VirtualClock, shared: pki.Pki | None) -> pki.Pki:
+    """What a daemon does with its keys, from the beginning to the kubeconfig."""
+    keys = pki.ensure_roots(directory, clock, SeededEntropy(5))
+    if shared is not None:
+        authority = shared.authority
+        keys = pki.adopt(keys, authority.certificate_pem, authority.key_pem, shared.service_account_key)
+    pki.ensure_serving(keys, hosts=("127.0.0.1",), service_ip="10.96.0.1", clock=clock)
+    pki.write_admin_kubeconfig(directory / "kubeconfig", keys, "https://127.0.0.1:1", clock)
+    return keys
+
+
+def check_whole(directory: Path, authority: Authority) -> None:
+    """Every pair belongs together and is the authority's; nothing half done lies about."""
+    assert (directory / "ca.crt").read_bytes() == authority.certificate_pem
+    assert (directory / "ca.key").read_bytes() == authority.key_pem
+    for name in ("apiserver", "admin"):
+        certificate = load_certificate((directory / f"{name}.crt").read_bytes())
+        certificate.verify_directly_issued_by(authority.certificate)
+        assert (
+            certificate.public_key()
+            == load_private_key((directory / f"{name}.key").read_bytes()).public_key()
+        )
+    assert not [path.name for path in directory.iterdir() if path.is_dir() or path.name.endswith(".new")]
+
+
+@pytest.mark.parametrize("adopting", [False, True], ids=["first start", "adopting shared keys"])
+def test_a_crash_at_any_change_is_made_good_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adopting: bool
+) -> None:
+    clock = VirtualClock()
+    shared = pki.ensure_roots(tmp_path / "shared", clock, SeededEntropy(2)) if adopting else None
+    for number in range(100):
+        directory = tmp_path / str(number)
+        if adopting:
+            start(directory, clock, None)
+        own = (directory / "pki" / "ca.crt").read_bytes() if adopting else b""
+        with crash_at(number, monkeypatch) as done:
+            start(directory, clock, shared)
+        keys = start(directory, clock, shared)
+        check_whole(keys.directory, keys.authority)
+        if shared is not None:
+            assert keys.authority.certificate_pem == shared.authority.certificate_pem
+            assert (keys.directory / "sa.key").read_bytes() == shared.service_account_key
+            assert (keys.directory / "ca.crt.old").read_bytes() == own
+        if "crash" not in done:
+            break
+    assert "crash" not in done and number > 15
+
+
+def test_an_authority_of_two_halves_is_named_or_where_another_follows_set_aside(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    keys = make(tmp_path, clock)
+    other = pki.ensure_roots(tmp_path / "other", clock, SeededEntropy(2))
+    (keys.directory / "ca.crt").write_bytes(other.authority.certificate_pem)
+    with pytest.raises(CertificateError, match=r"pki: certificate and private key do not belong together"):
+        pki.ensure_roots(tmp_path, clock, SeededEntropy(3))
+    again = pki.ensure_roots(tmp_path, clock, SeededEntropy(3), replace_damaged=True)
+    assert (again.directory / "ca.crt.old").read_bytes() == other.authority.certificate_pem
+    assert pki.ensure_roots(tmp_path, clock, SeededEntropy(4)).authority.key_pem == again.authority.key_pem
+
+
+def test_a_component_has_a_kubeconfig_under_its_own_name(tmp_path: Path) -> None:
+    keys, path = make(tmp_path, VirtualClock()), tmp_path / "scheduler.kubeconfig"
+
+    def write() -> x509.Certificate:
+        clock, user = VirtualClock(), "system:kube-scheduler"
+        pki.write_kubeconfig(path, keys, "https://127.0.0.1:6443", clock, "scheduler", user)
+        data = yaml.safe_load(path.read_text())["users"][0]["user"]["client-certificate-data"]
+        return load_certificate(base64.b64decode(data))
+
+    certificate = write()
+    assert certificate.subject.rfc4514_string() == "CN=system:kube-scheduler"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert write() == certificate

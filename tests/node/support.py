@@ -83,6 +83,8 @@ def with_nodes(
         async with anyio.create_task_group() as group:
             await group.start(cluster.run)
             group.start_soon(fleet.run)
+            if not controllers:
+                group.start_soon(cluster.informers.run)
             client = cluster.client(ADMIN)
             if not controllers:
                 account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("default")}

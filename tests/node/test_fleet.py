@@ -305,3 +305,21 @@ def test_many_pods_run_at_once(pods: int) -> None:
         assert all(not agent.workers for agent in nodes.fleet.agents.values())
 
     with_nodes(check, *(NodeSpec(f"node-{i}") for i in range(4)))
+
+
+def test_capacity_that_others_add_can_be_allocated_until_they_take_it_away() -> None:
+    async def check(nodes: Nodes) -> None:
+        async def patch(amount: str | None) -> Json:
+            status = {"status": {"capacity": {"example.com/dongle": amount}}}
+            await nodes.client.patch("nodes", "node-1", status, "merge", subresource="status")
+            await anyio.sleep(1)
+            found: Json = (await nodes.client.get("nodes", "node-1"))["status"]
+            return found
+
+        status = await patch("5")
+        assert status["allocatable"]["example.com/dongle"] == status["capacity"]["example.com/dongle"] == "5"
+        assert status["allocatable"]["cpu"] == status["capacity"]["cpu"]
+        status = await patch(None)
+        assert "example.com/dongle" not in {**status["allocatable"], **status["capacity"]}
+
+    with_nodes(check)

@@ -76,3 +76,34 @@ def test_no_command_breaks_it(argv: list[str]) -> None:
 @given(st.text(max_size=60))
 def test_no_script_breaks_it(script: str) -> None:
     assert 0 <= interpret(["sh", "-c", script]).exit_code <= 255
+
+
+@pytest.mark.parametrize(
+    ("script", "output", "files"),
+    [
+        ("echo -n OK > /dev/termination-log; echo DONE", ("DONE",), {"/dev/termination-log": "OK"}),
+        ("echo a >> x; echo b >> x; echo c", ("c",), {"x": "a\nb\n"}),
+        ("echo a > x; echo b > x", (), {"x": "b\n"}),
+        ("echo gone > /dev/null; ls 2>/dev/null; echo both 2>&1", ("both",), {}),
+        ("> empty", (), {"empty": ""}),
+    ],
+)
+def test_what_is_written_to_files_is_not_in_the_output(
+    script: str, output: tuple[str, ...], files: dict[str, str]
+) -> None:
+    program = interpret(["sh", "-c", script])
+    assert (program.output, dict(program.files)) == (output, files)
+
+
+@pytest.mark.parametrize(
+    ("argv", "output", "runs_s"),
+    [
+        (["env"], ("A=1", "B=2"), 0),
+        (["printenv", "B"], ("2",), 0),
+        (["sh", "-c", "env; echo $A"], ("A=1", "B=2", "1"), 0),
+        (["env", "C=3", "sleep", "4"], (), 4),
+    ],
+)
+def test_commands_that_print_the_environment(argv: list[str], output: tuple[str, ...], runs_s: float) -> None:
+    program = interpret(argv, {"B": "2", "A": "1"})
+    assert (program.output, program.runs_s) == (output, runs_s)

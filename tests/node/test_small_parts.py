@@ -183,7 +183,7 @@ def test_faults_are_read_from_annotations() -> None:
     faults = faults_of(
         {
             "sim.kcp/exit.a": "3@5s*2",
-            "sim.kcp/pull.*": "hang",
+            "sim.kcp/pull": "hang",
             "sim.kcp/stop.a": "2s",
             "sim.kcp/readiness.a": "fail,pass@10s",
             "sim.kcp/sandbox": "nonsense",

@@ -176,7 +176,53 @@ def kind_of_pod(rng: Random) -> Json:
         spec["nodeSelector"] = {ZONE: rng.choice("xyz")}
     if rng.random() < 0.4:
         spec["topologySpreadConstraints"] = [spread(rng) for _ in range(rng.randint(1, 2))]
+    if rng.random() < 0.25:
+        spec["volumes"] = [volume_of_pod(rng, number) for number in range(rng.randint(1, 2))]
     return {"namespace": rng.choice(NAMESPACES), "labels": labels, "spec": spec, "owned": rng.random() < 0.4}
+
+
+CLAIMS = tuple(f"claim-{number}" for number in range(4))
+"""In each namespace, all of them bound."""
+DRIVER = "disk.example.com"
+
+
+def volume_of_pod(rng: Random, number: int) -> Json:
+    roll, name = rng.random(), f"v{number}"
+    if roll < 0.15:
+        return {"name": name, "awsElasticBlockStore": {"volumeID": rng.choice("ab")}}
+    if roll < 0.3:
+        disk = {"pdName": rng.choice("ab"), "readOnly": rng.random() < 0.5}
+        return {"name": name, "gcePersistentDisk": disk}
+    return {"name": name, "persistentVolumeClaim": {"claimName": rng.choice(CLAIMS)}}
+
+
+def claim(rng: Random, namespace: str, name: str) -> tuple[Json, Json]:
+    """(claim, its volume); some volumes are in a zone, some are to be reached from some racks only."""
+    volume = f"{namespace}-{name}"
+    mode = rng.choice(["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"])
+    made: Json = {
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "annotations": {"pv.kubernetes.io/bind-completed": "yes"},
+        },
+        "spec": {"accessModes": [mode], "volumeName": volume},
+        "status": {"phase": "Bound"},
+    }
+    spec: Json = {"csi": {"driver": DRIVER, "volumeHandle": volume}}
+    if rng.random() < 0.3:
+        racks = {"key": "rack", "operator": "In", "values": rng.sample("xyz", 2)}
+        spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": [{"matchExpressions": [racks]}]}}
+    labels = {ZONE: rng.choice(["x", "y", "x__z"])} if rng.random() < 0.3 else {}
+    return made, {"metadata": {"name": volume, "labels": labels}, "spec": spec}
+
+
+def csi_node(rng: Random, name: str) -> Json:
+    allocatable = {"count": rng.choice([0, 1, 2])}
+    return {
+        "metadata": {"name": name},
+        "spec": {"drivers": [{"name": DRIVER, "nodeID": name, "allocatable": allocatable}]},
+    }
 
 
 def plain_kind_of_pod(rng: Random) -> Json:
@@ -185,6 +231,31 @@ def plain_kind_of_pod(rng: Random) -> Json:
     spec["containers"][0].pop("ports", None)
     spec["containers"][0]["image"] = "unknown"
     return {"namespace": rng.choice(NAMESPACES), "labels": {"plain": "yes"}, "spec": spec, "owned": False}
+
+
+def with_priority(rng: Random, template: Json) -> Json:
+    """Some pods matter more than others, and some of these do not evict anybody."""
+    spec = {**template["spec"], "priority": rng.choice([-5, 0, 10, 10, 1000])}
+    if rng.random() < 0.6:
+        large = {"cpu": rng.choice(["400m", "700m", "1"]), "memory": "300Mi"}
+        spec["containers"] = [{**spec["containers"][0], "resources": {"requests": large}}]
+    if rng.random() < 0.1:
+        spec["preemptionPolicy"] = "Never"
+    return {**template, "spec": spec}
+
+
+def budget(rng: Random, number: int) -> Json:
+    """A disruption budget that may be used up."""
+    status: Json = {"disruptionsAllowed": rng.choice([0, 0, 1, 2])}
+    if rng.random() < 0.2:
+        status["disruptedPods"] = {f"p{rng.randint(0, 9)}": "2026-01-01T00:00:00Z"}
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": f"budget-{number}", "namespace": rng.choice(NAMESPACES)},
+        "spec": {"selector": selector(rng)},
+        "status": status,
+    }
 
 
 def pod(template: Json, number: int) -> Json:

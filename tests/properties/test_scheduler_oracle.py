@@ -1,27 +1,26 @@
-"""The vectorised scheduler decides what the slow one decides: node, total, ties, and every node's first reason.
+"""The vectorised scheduler decides what the slow one decides: node, total, ties, texts, and who must go for whom.
 
-Set KCP_ORACLE_SEEDS to look at more random clusters.
+`pytest tests/properties/test_scheduler_oracle.py --decisions 1000000` looks at more random clusters.
 """
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from random import Random
 from typing import Any
 
 import attrs
 import pytest
 
-from kcp.scheduler import profiles, reference
+from kcp.scheduler import profiles, reference, reference_preemption
 from kcp.scheduler.cluster_state import ClusterState
-from kcp.scheduler.cycle import decide
+from kcp.scheduler.cycle import Decision, decide
 from kcp.scheduler.framework.runtime import Framework
 from tests.properties import scheduler_worlds as worlds
 
 Json = dict[str, Any]
-SEEDS = int(os.environ.get("KCP_ORACLE_SEEDS", "40"))
 PODS = 30
+DECISIONS_PER_PART = 1000
+SEEDS_PER_PART = 1000
 
 
 @attrs.define
@@ -70,6 +69,28 @@ class Pair:
                     self.world.owners.append(owner)
                     self.state.apply("replicasets.apps", None, owner)
 
+    def add_claims(self, names: list[str]) -> None:
+        for namespace in worlds.NAMESPACES:
+            for name in worlds.CLAIMS:
+                claim, volume = worlds.claim(self.rng, namespace, name)
+                self.world.claims[f"{namespace}/{name}"] = claim
+                self.state.apply("persistentvolumeclaims", None, claim)
+                if self.rng.random() < 0.9:
+                    self.world.volumes[volume["metadata"]["name"]] = volume
+                    self.state.apply("persistentvolumes", None, volume)
+        for name in names:
+            if self.rng.random() < 0.3:
+                made = worlds.csi_node(self.rng, name)
+                (driver,) = made["spec"]["drivers"]
+                self.world.volume_limits[name] = {driver["name"]: driver["allocatable"]["count"]}
+                self.state.apply("csinodes.storage.k8s.io", None, made)
+
+    def add_budgets(self) -> None:
+        for number in range(self.rng.randint(0, 3)):
+            made = worlds.budget(self.rng, number)
+            self.world.budgets.append(made)
+            self.state.apply("poddisruptionbudgets.policy", None, made)
+
     def end_one(self) -> None:
         """A running pod goes, or starts to go."""
         if not self.world.placed:
@@ -78,8 +99,7 @@ class Pair:
         pod, node = self.world.placed[position]
         old = {**pod, "spec": {**pod["spec"], "nodeName": node}}
         if self.rng.random() < 0.5:
-            del self.world.placed[position]
-            self.state.apply("pods", old, None)
+            self._remove(position)
         else:
             going = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
             self.world.placed[position] = (going, node)
@@ -87,26 +107,51 @@ class Pair:
 
     def schedule(self, template: Json) -> None:
         pod = worlds.pod(template, self.number)
-        self.number += 1
         self.state.apply("pods", None, pod)
+        if self._attempt(pod) and self.rng.random() < 0.5:
+            self._attempt(pod)
+
+    def _attempt(self, pod: Json) -> bool:
+        """Whether room was made for the pod; its victims are gone then."""
+        self.number += 1
         info = self.state.pods[pod["metadata"]["uid"]]
         ours = decide(self.framework, info, cycle=self.number, seed=11)
-        theirs = reference.decide(self.world, pod, cycle=self.number, seed=11)
+        theirs = reference_preemption.decide(self.world, pod, cycle=self.number, seed=11)
         seen = (ours.node, ours.feasible, ours.ties, ours.total)
         assert seen == (theirs.node, theirs.feasible, theirs.ties, theirs.total), pod
-        if not theirs.node and self.world.nodes:
-            reasons = Counter(reason for _, all_ in theirs.failures.values() for reason in all_)
-            assert ours.diagnosis is not None and dict(ours.diagnosis.histogram) == dict(reasons)
-            assert set(ours.diagnosis.plugins) == {plugin for plugin, _ in theirs.failures.values()}
         if theirs.node:
-            self.state.assume(info.uid, theirs.node)
-            self.world.placed.append((pod, theirs.node))
-            if self.rng.random() < 0.7:
-                bound = {**pod, "spec": {**pod["spec"], "nodeName": theirs.node}}
-                self.state.apply("pods", pod, bound)
+            self._place(pod, theirs.node)
+            return False
+        self._compare_failures(ours, theirs)
+        for uid in theirs.victims:
+            self._remove(next(n for n, (p, _) in enumerate(self.world.placed) if p["metadata"]["uid"] == uid))
+        return bool(theirs.victims)
+
+    def _compare_failures(self, ours: Decision, theirs: reference.Verdict) -> None:
+        assert ours.text == theirs.text
+        assert (ours.nominated or "") == theirs.nominated
+        assert tuple(victim.uid for victim in ours.victims) == theirs.victims
+        assert ours.pdb_violations == theirs.pdb_violations
+        if self.world.nodes:
+            assert ours.diagnosis is not None
+            assert set(ours.diagnosis.plugins) == {plugin for plugin, _ in theirs.failures.values()}
+
+    def _place(self, pod: Json, node: str) -> None:
+        self.state.assume(pod["metadata"]["uid"], node)
+        if self.rng.random() < 0.7:
+            bound = {**pod, "spec": {**pod["spec"], "nodeName": node}}
+            bound["status"] = {"startTime": f"2026-01-0{self.rng.randint(1, 9)}T00:00:00Z"}
+            self.state.apply("pods", pod, bound)
+            pod = {**pod, "status": bound["status"]}
+        self.world.placed.append((pod, node))
+
+    def _remove(self, position: int) -> None:
+        pod, node = self.world.placed.pop(position)
+        self.state.apply("pods", {**pod, "spec": {**pod["spec"], "nodeName": node}}, None)
 
 
-def run(seed: int) -> None:
+def run(seed: int) -> int:
+    """A random cluster and what happens in it; the number of decisions that were compared."""
     rng = Random(seed)
     pair = Pair(rng)
     for name in worlds.NAMESPACES:
@@ -115,11 +160,17 @@ def run(seed: int) -> None:
     for name in names:
         pair.add_node(name)
     pair.add_extras()
+    pair.add_claims(names)
     kind = worlds.plain_kind_of_pod if seed % 4 == 0 else worlds.kind_of_pod
     templates = [kind(rng) for _ in range(rng.randint(1, 6))]
+    preempting = seed % 3 == 0
+    if preempting:
+        pair.add_budgets()
     for _ in range(PODS):
         _disturb(pair, rng, names)
-        pair.schedule(rng.choice(templates))
+        template = rng.choice(templates)
+        pair.schedule(worlds.with_priority(rng, template) if preempting else template)
+    return pair.number
 
 
 def _disturb(pair: Pair, rng: Random, names: list[str]) -> None:
@@ -136,6 +187,18 @@ def _disturb(pair: Pair, rng: Random, names: list[str]) -> None:
         pair.set_namespace(rng.choice(worlds.NAMESPACES), {"team": rng.choice(["red", "blue"])})
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_both_schedulers_decide_alike(seed: int) -> None:
-    run(seed)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """As many parts of equal size as `--decisions` asks for."""
+    decisions = metafunc.config.getoption("decisions")
+    metafunc.parametrize("part", range(-(-decisions // DECISIONS_PER_PART)))
+
+
+def test_both_schedulers_decide_alike(part: int) -> None:
+    compared, seed = 0, part * SEEDS_PER_PART
+    while compared < DECISIONS_PER_PART:
+        try:
+            compared += run(seed)
+        except AssertionError as different:
+            different.add_note(f"seed {seed}")
+            raise
+        seed += 1

@@ -61,7 +61,8 @@ class Api:
         assert server.hostname is not None and server.port is not None
         return cls(server.hostname, server.port, tls)
 
-    def _connect(self, timeout_s: float = TIMEOUT_S) -> http.client.HTTPSConnection:
+    def connect(self, timeout_s: float = TIMEOUT_S) -> http.client.HTTPSConnection:
+        """A connection for many requests; the caller closes it."""
         return http.client.HTTPSConnection(self.host, self.port, timeout=timeout_s, context=self.tls)
 
     def request(
@@ -76,7 +77,7 @@ class Api:
         """`body`: bytes as they are, anything else as JSON."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         sent = {"Accept": "application/json", **({"Content-Type": content_type} if data is not None else {})}
-        connection = self._connect()
+        connection = self.connect()
         try:
             connection.request(method, path, data, {**sent, **(headers or {})})
             answer = connection.getresponse()
@@ -92,7 +93,7 @@ class Api:
 
     def watch(self, path: str, timeout_s: float = TIMEOUT_S) -> Iterator[Any]:
         """Watch events until the server ends the watch, or nothing comes for `timeout_s`."""
-        connection = self._connect(timeout_s)
+        connection = self.connect(timeout_s)
         try:
             connection.request("GET", path, headers={"Accept": "application/json"})
             answer = connection.getresponse()

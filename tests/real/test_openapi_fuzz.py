@@ -29,6 +29,10 @@ GROUPS = (
 )  # fmt: skip
 
 
+NO_WATCHES = '[parameters]\n"query.watch" = false\n'
+"""Settings for schemathesis: a watch answers for as long as it likes, which to the tool is a request that hangs."""
+
+
 def _identity(daemon: Daemon) -> tuple[Path, Path]:
     """The CA and the administrator's certificate with its key, as files."""
     config = yaml.safe_load(daemon.kubeconfig.read_text(encoding="utf-8"))
@@ -44,10 +48,14 @@ def _identity(daemon: Daemon) -> tuple[Path, Path]:
 def test_what_we_publish_is_what_we_take(make_daemon: Callable[..., Daemon], group: str) -> None:
     daemon = make_daemon().start()  # of its own: the requests take away roles and namespaces
     authority, pair = _identity(daemon)
+    config = daemon.home / "schemathesis.toml"
+    config.write_text(NO_WATCHES, encoding="utf-8")
     command = [
         sys.executable,
         "-m",
         "schemathesis.cli",
+        "--config-file",
+        str(config),
         "run",
         f"https://127.0.0.1:{daemon.port}/openapi/v3/{group}",
     ]

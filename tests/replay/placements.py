@@ -59,19 +59,25 @@ def write_log(file: Path) -> None:
             await client.delete("nodes", name)
         await anyio.sleep(SETTLED_S)
 
-    run_deterministic(lambda: _play(file, story), 1)
+    record(file, story, ClusterOptions(controllers=()))
 
 
-async def _play(file: Path, story: Callable[[Client], Awaitable[None]]) -> None:
+def record(file: Path, story: Callable[[Client], Awaitable[None]], options: ClusterOptions) -> None:
+    """Write the log of a cluster in virtual time in which the administrator does what `story` says."""
+    run_deterministic(lambda: _play(file, story, options), 1)
+
+
+async def _play(file: Path, story: Callable[[Client], Awaitable[None]], options: ClusterOptions) -> None:
     clock, entropy = LoopClock(), SeededEntropy(1)
     store = open_store(
         file, clock=clock, inline=True, entropy=entropy.stream("store"), projections=projections(FACTS)
     )
-    cluster = Cluster.build(store, clock, entropy, ClusterOptions(controllers=()))
+    cluster = Cluster.build(store, clock, entropy, options)
     async with anyio.create_task_group() as group:
         await group.start(cluster.run)
         client = cluster.client(ADMIN)
-        account: Json = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
-        await client.create("serviceaccounts", account, "default")
+        if not options.controllers:
+            account: Json = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+            await client.create("serviceaccounts", account, "default")
         await story(client)
         group.cancel_scope.cancel()

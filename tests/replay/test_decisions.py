@@ -45,10 +45,10 @@ def diverging(incident: Incident, plan: Any) -> Result:
 
 def test_every_decision_is_identical(incident: Incident) -> None:
     results = list(remake_all(incident))
-    assert len(results) > 100
+    assert len(results) > 50
     assert not [result for result in results if not result.identical]
     assert {result.decision.controller for result in results} >= {
-        "deployment-controller", "replicaset-controller", "default-scheduler", "endpointslice-controller",
+        "deployment-controller", "replicaset-controller", "default-scheduler",
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from kcp.base.clock import LoopClock
+from kcp.base.clock import Clock, LoopClock, SystemClock
 from kcp.base.entropy import SeededEntropy
 from kcp.base.loop import run_deterministic
 from kcp.client.cache.shared_informer import InformerFactory
@@ -119,23 +119,40 @@ def scheduled(
     made: list[Bench] = []
 
     async def main() -> None:
-        clock, entropy = LoopClock(), SeededEntropy(seed)
-        store = open_store("memory:", clock=clock, inline=True, entropy=entropy.stream("store"))
-        cluster = Cluster.build(store, clock, entropy, ClusterOptions(controllers=(), scheduler=False))
-        async with anyio.create_task_group() as group:
-            await group.start(cluster.run)
-            bench = await _start(cluster, group, seed, configuration)
-            made.append(bench)
-            await bench.client.create(
-                "serviceaccounts",
-                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}},
-                "default",
-            )
-            await test(bench)
-            group.cancel_scope.cancel()
+        clock = LoopClock()
+        made.append(await _beside_scheduler(test, clock, seed, configuration, inline=True))
 
     run_deterministic(main, seed)
     return made[0]
+
+
+async def scheduled_in_real_time(
+    test: Callable[[Bench], Awaitable[None]], configuration: Configuration, timeout_s: float = 30
+) -> Bench:
+    """As `scheduled`, with sockets: for what talks to somebody outside."""
+    with anyio.fail_after(timeout_s):
+        return await _beside_scheduler(test, SystemClock(), 1, configuration, inline=False)
+
+
+async def _beside_scheduler(
+    test: Callable[[Bench], Awaitable[None]],
+    clock: Clock,
+    seed: int,
+    configuration: Configuration | None,
+    *,
+    inline: bool,
+) -> Bench:
+    entropy = SeededEntropy(seed)
+    store = open_store("memory:", clock=clock, inline=inline, entropy=entropy.stream("store"))
+    cluster = Cluster.build(store, clock, entropy, ClusterOptions(controllers=(), scheduler=False))
+    async with anyio.create_task_group() as group:
+        await group.start(cluster.run)
+        bench = await _start(cluster, group, seed, configuration)
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+        await bench.client.create("serviceaccounts", account, "default")
+        await test(bench)
+        group.cancel_scope.cancel()
+    return bench
 
 
 async def _start(cluster: Cluster, group: Any, seed: int, configuration: Configuration | None) -> Bench:

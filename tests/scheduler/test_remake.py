@@ -9,6 +9,7 @@ import anyio
 import attrs
 
 from kcp.machinery.errors import ApiError, NotFound
+from kcp.scheduler.profiles import Configuration, Profile
 from kcp.scheduler.remake import WATCHED, Remaker
 from kcp.store.protocol import Event, Op
 from tests.scheduler.harness import Bench, scheduled
@@ -38,13 +39,18 @@ class Cursor:
 
 
 async def remade(bench: Bench) -> list[tuple[Json, Json]]:
+    """(ours, theirs) of every row, in the order in which they were taken, each by the profile that took it."""
     events = await bench.cluster.store.events_since(0, limit=100_000)
     cursors = {r: Cursor([e for e in events if e.key.resource == r]) for r in WATCHED}
-    again, frontier, pairs = Remaker(), dict[str, int](), []
+    configuration = bench.scheduler.configuration
+    again, pairs = Remaker(configuration.profiles[0]), []
+    frontiers: dict[str, dict[str, int]] = {}
     for row in bench.sink.rows:
+        frontier = frontiers.setdefault(row.controller, {})
         frontier.update(row.frontier)
         for resource, cursor in cursors.items():
             cursor.move(resource, frontier[resource], again)
+        again.use(configuration.profile(row.controller))
         pairs.append(again.remake(row.key, row.frontier, row.effects))
     return pairs
 
@@ -103,6 +109,27 @@ def test_decisions_are_remade_from_the_log() -> None:
     assert [pair for pair in found if pair[0] != pair[1]] == []
     kinds = {theirs["kind"] for _, theirs in found}
     assert kinds == {"Bind", "Status", "Preempt"} and len(found) > 100
+
+
+def test_several_profiles_on_one_state_are_remade_too() -> None:
+    found: list[tuple[Json, Json]] = []
+    packing = {"NodeResourcesFit": {"scoringStrategy": {"type": "MostAllocated"}}}
+    configuration = Configuration((Profile(), Profile(name="packing", args=packing)))
+
+    async def check(bench: Bench) -> None:
+        for number in range(3):
+            await bench.node(f"n{number}", cpu="2")
+        for number in range(40):
+            name = "packing" if number % 3 else "default-scheduler"
+            await bench.pod(f"p{number}", cpu="300m", schedulerName=name)
+            if number % 7 == 0:
+                await anyio.sleep(1)
+        await anyio.sleep(3)
+        found.extend(await remade(bench))
+        assert {row.controller for row in bench.sink.rows} == {"packing", "default-scheduler"}
+
+    scheduled(check, configuration=configuration)
+    assert len(found) >= 40 and [pair for pair in found if pair[0] != pair[1]] == []
 
 
 def test_a_binding_that_is_refused_is_taken_back_and_tried_again() -> None:

@@ -46,11 +46,31 @@ def test_the_same_seed_gives_the_same_log_in_five_processes(tmp_path: Path) -> N
 
 
 def test_the_file_of_a_run_is_an_incident_log(tmp_path: Path) -> None:
-    run = Scenario(12, minutes=1).run(tmp_path / "log.kcp")
+    run = Scenario(14, minutes=4).run(tmp_path / "log.kcp")
     with Incident.open(tmp_path / "log.kcp") as incident:
         results = list(remake_all(incident))
     assert len(results) == run.decisions > 50
     assert all(result.identical for result in results)
+
+
+def test_a_log_in_a_file_meets_the_same_faults_as_one_in_memory(tmp_path: Path) -> None:
+    scenario = Scenario(14, minutes=4, faults="store-slow=0.2,store-fail=0.05")
+    on_disk, in_memory = scenario.run(tmp_path / "log.kcp"), scenario.run()
+    assert (on_disk.revisions, on_disk.decisions) == (in_memory.revisions, in_memory.decisions)
+    assert on_disk.fired == in_memory.fired and on_disk.said == in_memory.said
+    assert {key.partition("/")[0] for key in on_disk.fired} == {"store-slow", "store-fail"}
+
+
+def test_several_daemons_do_not_share_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a file"):
+        Scenario(1, daemons=2).run(tmp_path / "log.kcp")
+
+
+def test_two_daemons_on_one_log_are_as_deterministic_as_one() -> None:
+    scenario = Scenario(13, minutes=1, daemons=2)
+    one, again = scenario.run(), scenario.run()
+    assert not one.violations
+    assert (one.digest, one.steps) == (again.digest, again.steps)
 
 
 def test_another_seed_is_another_run() -> None:

@@ -115,6 +115,11 @@ def write(verb: str, at: Key, **data: str) -> Operation:
     return {"create": create, "update": update}[verb](at, data=data)
 
 
+def put(at: Key, value: Json) -> Operation:
+    """Write exactly this, whatever is there."""
+    return operation(at, lambda current, head: put_value(value))
+
+
 def operation(at: Key, change: Callable[[Record | None, Head], Verdict]) -> Operation:
     return Operation(at, change)
 

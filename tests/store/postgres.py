@@ -106,6 +106,17 @@ class Server:
     def url(self, database: str) -> str:
         return f"postgresql://kcp@/{database}?host={self.directory}"
 
+    @property
+    def socket(self) -> Path:
+        return self.directory / ".s.PGSQL.5432"
+
+    def own(self, directory: Path) -> Path:
+        """Make a directory that the server may fill."""
+        directory.mkdir()
+        if self._user is not None:
+            os.chown(directory, pwd.getpwnam(self._user).pw_uid, -1)
+        return directory
+
     def execute(self, statement: str, database: str = "postgres") -> None:
         async def run() -> None:
             connection = await asyncpg.connect(self.url(database))

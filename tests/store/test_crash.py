@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.store import postgres, torture
+from tests.store import killing, postgres
 from tests.store.changes import create, key, open_for_test
 
 ROUNDS = 3
@@ -14,18 +14,18 @@ ROUNDS = 3
 
 async def test_no_acknowledged_write_is_lost(tmp_path: Path) -> None:
     for round_ in range(ROUNDS):
-        torture.kill_a_daemon(tmp_path)
+        killing.kill_a_daemon(tmp_path)
         store = open_for_test(tmp_path / "kcp.db")
         assert store.epoch == (round_ + 1) * 2
         await store.append(create(key(f"after-{round_}")))
         await store.close()
-        torture.verify_sqlite(tmp_path)
+        killing.verify_sqlite(tmp_path)
 
 
 @pytest.mark.real
 def test_no_acknowledged_write_is_lost_when_the_database_dies_too(tmp_path: Path) -> None:
     postgres.require()
-    log = torture.Shared(tmp_path)
+    log = killing.Shared(tmp_path)
     try:
         log.round(80)
         log.verify()
@@ -34,7 +34,7 @@ def test_no_acknowledged_write_is_lost_when_the_database_dies_too(tmp_path: Path
 
 
 def test_the_check_would_notice() -> None:
-    torture.verify([1, 3], [1, 2, 3])
+    killing.verify([1, 3], [1, 2, 3])
     for told, found in (([4], [1, 2, 3]), ([1, 1], [1]), ([1], [1, 3])):
         with pytest.raises(AssertionError):
-            torture.verify(told, found)
+            killing.verify(told, found)

@@ -14,6 +14,7 @@ from kcp.base.clock import SystemClock, VirtualClock
 from kcp.store import check, facts, history, transfer, views
 from kcp.store.open import open_store
 from kcp.store.protocol import Decision, Input, Op, StoreError
+from kcp.store.purge import purge
 from kcp.store.query import QueryFailed, Session, run_query
 from kcp.store.reader import LogReader
 from tests.store import postgres
@@ -200,14 +201,14 @@ class TestMoving:
             query = f"SELECT * FROM {name} ORDER BY 1, 2"
             assert rows_of(tmp_path / "1.kcp", query) == rows_of(tmp_path / "0.kcp", query)
 
-    async def test_there_and_back_again(self, logs: Logs, tmp_path: Path) -> None:
+    async def test_there_and_back_again(self, logs: Logs, clock: VirtualClock, tmp_path: Path) -> None:
         checksum = transfer.checksum_of(logs.sqlite)
-        transfer.backup(logs.sqlite, tmp_path / "one.db")
+        transfer.backup(logs.sqlite, tmp_path / "one.db", clock=clock)
         moved = postgres.database(empty=True)
-        went_on = transfer.restore(tmp_path / "one.db", moved)
+        went_on = transfer.restore(tmp_path / "one.db", moved).rv
         assert went_on == 12 + transfer.RESTORE_JUMP
         assert check.problems(moved) == [] and transfer.checksum_of(moved) == checksum
-        transfer.backup(moved, tmp_path / "two.db")
+        transfer.backup(moved, tmp_path / "two.db", clock=clock)
         assert (
             check.problems(tmp_path / "two.db") == []
             and transfer.checksum_of(tmp_path / "two.db") == checksum
@@ -219,10 +220,10 @@ class TestMoving:
             transfer.restore(tmp_path / "one.db", moved)
         assert check.problems(moved) == []
 
-    async def test_restore_to_a_revision(self, logs: Logs, tmp_path: Path) -> None:
-        transfer.backup(logs.shared, tmp_path / "copy.db")
+    async def test_restore_to_a_revision(self, logs: Logs, clock: VirtualClock, tmp_path: Path) -> None:
+        transfer.backup(logs.shared, tmp_path / "copy.db", clock=clock)
         target = postgres.database(empty=True)
-        transfer.restore(tmp_path / "copy.db", target, rv=7)
+        transfer.restore(tmp_path / "copy.db", target, at=7)
         async with open_store(target, clock=SystemClock()) as store:
             record = store.get(POD)
             assert record is not None and record.rv == 4
@@ -258,7 +259,8 @@ class TestPurge:
             effects = [{"kind": "Update", "args": {"object": live}, "outcome": "ok", "rv": 3}]
             store.record(Decision(43, "c", "k", "event", {}, 5, effects, live, "c", "f"))
             await store.append(update(NODE))
-        assert transfer.purge(where, SECRET, clock=clock, who="root", why="leaked") == 1
+        done = purge(where, SECRET, clock=clock, who="root", why="leaked", history_only=True)
+        assert (done.versions, done.live_rv) == (1, 10)
         assert check.problems(where) == []
         with LogReader(where) as reader:
             past, now = reader.get_at(SECRET, 5), reader.get_at(SECRET, 12)

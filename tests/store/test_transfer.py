@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kcp.base.clock import SystemClock, VirtualClock
-from kcp.store import check, transfer
-from kcp.store.open import open_store
+from kcp.base.clock import VirtualClock
+from kcp.store import check, postgres_transfer, transfer
 from kcp.store.protocol import Op, StoreError
 from kcp.store.query import run_query
 from kcp.store.reader import LogReader
+from tests.store import postgres
 from tests.store.changes import create, delete, key, lease_spec, open_for_test, plain, told, update
 from tests.store.incident import LEASE, NODE, POD, SECRET, open_log, play
 
@@ -118,7 +124,9 @@ class TestIncidentFile:
 
     async def test_an_imported_incident_is_a_log_that_goes_on(self, log: Path, tmp_path: Path) -> None:
         export(log, tmp_path / "part.kcp", first_rv=4, last_rv=9, redact=False)
-        went_on = transfer.import_incident(tmp_path / "part.kcp", tmp_path / "new")
+        done = transfer.restore(tmp_path / "part.kcp", tmp_path / "new")
+        assert (done.base_rv, done.restored_rv) == (3, 9)
+        went_on = done.rv
         assert went_on == 9 + transfer.RESTORE_JUMP
         async with open_for_test(tmp_path / "new") as store:
             assert store.rv == store.horizon == went_on
@@ -129,23 +137,36 @@ class TestIncidentFile:
         assert check.problems(tmp_path / "new") == []
 
 
+def backup(source: Path | str, target: Path) -> transfer.BackedUp:
+    return transfer.backup(source, target, clock=VirtualClock())
+
+
 class TestBackup:
     async def test_while_the_daemon_runs(self, tmp_path: Path, clock: VirtualClock) -> None:
         async with open_log(tmp_path / "data", clock) as store:
             await play(store, clock)
-            transfer.backup(tmp_path / "data", tmp_path / "copy.db")
+            done = backup(tmp_path / "data", tmp_path / "copy.db")
             checksum = transfer.checksum_of(tmp_path / "data")
             await store.append(update(NODE))
+        assert (done.rv, done.events, done.checksum) == (12, 11, checksum)
+        assert done.size_bytes == (tmp_path / "copy.db").stat().st_size
+        assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
         assert transfer.checksum_of(tmp_path / "copy.db") == checksum
         assert check.problems(tmp_path / "copy.db") == []
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["copy.db", "data"]
         with pytest.raises(StoreError, match="exists already"):
-            transfer.backup(tmp_path / "data", tmp_path / "copy.db")
+            backup(tmp_path / "data", tmp_path / "copy.db")
 
     @pytest.mark.parametrize("rv", [None, *range(13)])
     async def test_restore_to_any_revision(self, log: Path, tmp_path: Path, rv: int | None) -> None:
-        transfer.backup(log, tmp_path / "copy.db")
-        went_on = transfer.restore(tmp_path / "copy.db", tmp_path / "restored", rv=rv)
+        backup(log, tmp_path / "copy.db")
+        done = transfer.restore(tmp_path / "copy.db", tmp_path / "restored", at=rv)
+        went_on = done.rv
         assert went_on == 12 + transfer.RESTORE_JUMP
+        assert done.restored_rv == (12 if rv is None else rv)
+        assert (
+            done.checksum == transfer.checksum_of(tmp_path / "restored") == transfer.checksum_of(log, 0, rv)
+        )
         assert check.problems(tmp_path / "restored") == []
         with LogReader(log) as ours:
             expected = {
@@ -164,29 +185,193 @@ class TestBackup:
                 assert store.lease_epoch(LEASE) == (6, 1)
         assert check.problems(tmp_path / "restored") == []
 
+    def test_restore_to_a_time(self, log: Path, tmp_path: Path) -> None:
+        """Revision 4 was written three seconds after the first."""
+        backup(log, tmp_path / "copy.db")
+        then = VirtualClock().now() + timedelta(seconds=3.5)
+        assert transfer.restore(tmp_path / "copy.db", tmp_path / "then", at=then).restored_rv == 4
+        before = VirtualClock().now() - timedelta(seconds=1)
+        with pytest.raises(StoreError, match="holds revisions 0 to 12, not the moment"):
+            transfer.restore(tmp_path / "copy.db", tmp_path / "before", at=before)
+        assert not (tmp_path / "before" / "kcp.db").exists()
+
+    async def test_a_restored_log_can_be_backed_up_and_restored(self, log: Path, tmp_path: Path) -> None:
+        """What the first file said of itself does not hold for a log that went on."""
+        export(log, tmp_path / "part.kcp", first_rv=4, redact=False)
+        transfer.restore(tmp_path / "part.kcp", tmp_path / "one")
+        async with open_for_test(tmp_path / "one") as store:
+            await store.append(update(NODE))
+        done = backup(tmp_path / "one", tmp_path / "copy.db")
+        again = transfer.restore(tmp_path / "copy.db", tmp_path / "two")
+        assert again.base_rv == 3 and again.checksum == done.checksum == transfer.checksum_of(
+            tmp_path / "one"
+        )
+        assert export(tmp_path / "two", tmp_path / "all.kcp", redact=False).base_rv == 3
+
+    def test_a_file_that_is_not_what_was_written_is_refused(self, log: Path, tmp_path: Path) -> None:
+        backup(log, tmp_path / "copy.db")
+        raw = sqlite3.connect(tmp_path / "copy.db")
+        raw.execute("UPDATE events SET body = replace(body, 'web:1', 'web:2') WHERE rv = 3")
+        raw.commit()
+        raw.close()
+        with pytest.raises(StoreError, match="is damaged: its history is not the one that was written"):
+            transfer.restore(tmp_path / "copy.db", tmp_path / "r")
+        assert [p.name for p in (tmp_path / "r").iterdir()] == ["kcp.db.lock"]
+
+    def test_a_log_with_a_hole_is_refused(self, log: Path, tmp_path: Path) -> None:
+        raw = sqlite3.connect(log / "kcp.db")
+        raw.execute("DELETE FROM events WHERE rv = 3")
+        raw.commit()
+        raw.close()
+        backup(log, tmp_path / "copy.db")
+        with pytest.raises(StoreError, match="damaged: -1 revisions are missing"):
+            transfer.restore(tmp_path / "copy.db", tmp_path / "r")
+
     def test_what_cannot_be(self, log: Path, tmp_path: Path) -> None:
-        transfer.backup(log, tmp_path / "copy.db")
+        backup(log, tmp_path / "copy.db")
         with pytest.raises(StoreError, match="exists already"):
             transfer.restore(tmp_path / "copy.db", log)
-        with pytest.raises(StoreError, match="holds revisions 0 to 12, not 13"):
-            transfer.restore(tmp_path / "copy.db", tmp_path / "r", rv=13)
+        with pytest.raises(StoreError, match="holds revisions 0 to 12, not revision 13"):
+            transfer.restore(tmp_path / "copy.db", tmp_path / "r", at=13)
+        (tmp_path / "text").write_text("no log at all, but long enough to look like something")
+        for work in (
+            lambda: transfer.restore(tmp_path / "text", tmp_path / "r"),
+            lambda: backup(tmp_path / "text", tmp_path / "x"),
+        ):
+            with pytest.raises(StoreError, match="file is not a database"):
+                work()
+        with pytest.raises(StoreError, match="there is no event log"):
+            backup(tmp_path / "nowhere", tmp_path / "x")
+        assert not (tmp_path / "x").exists() and not (tmp_path / "r" / "kcp.db").exists()
+
+    def test_a_log_of_which_only_the_wal_is_left_is_not_written_over(self, log: Path, tmp_path: Path) -> None:
+        """SQLite would take it for a part of the new file."""
+        backup(log, tmp_path / "copy.db")
+        (tmp_path / "r").mkdir()
+        (tmp_path / "r" / "kcp.db-wal").write_bytes(b"x")
+        with pytest.raises(StoreError, match=r"kcp\.db-wal exists already"):
+            transfer.restore(tmp_path / "copy.db", tmp_path / "r")
 
 
-class TestPurge:
-    async def test_past_versions_become_blank_and_a_mark_stays(self, log: Path, clock: VirtualClock) -> None:
-        assert transfer.purge(log, SECRET, clock=clock, who="root", why="leaked") == 1
-        assert check.problems(log) == []
-        assert b"czNjcjN0" not in (log / "kcp.db").read_bytes()
-        with LogReader(log) as reader:
-            blank = reader.get_at(SECRET, 5)
-            assert blank is not None and blank.uid == "s" and "data" not in blank.value
-            live = reader.get_at(SECRET, 12)
-            assert live is not None and live.value["data"] == {"password": "bmV3"}
-            (mark,) = [entry for _, _, entry in reader.inputs() if entry.kind == "purge"]
-            assert mark.payload["who"] == "root" and mark.payload["rows"] == 1
-        async with open_store(log, clock=SystemClock()) as store:
-            assert [e.rv for e in await store.events_since(0, resources=["secrets"])] == [5, 10]
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kcp.base.clock import VirtualClock
+from kcp.store import transfer
 
-    def test_an_unknown_object(self, log: Path, clock: VirtualClock) -> None:
-        with pytest.raises(StoreError, match="no past version of secrets/shop/nobody"):
-            transfer.purge(log, key("nobody", "shop", "secrets"), clock=clock, who="x", why="y")
+what, folder = sys.argv[1], Path(sys.argv[2])
+FILES = {transfer.__file__, transfer.check.__file__, transfer.schema.__file__}
+
+
+def work(target):
+    if what == "backup":
+        transfer.backup(folder / "data", target / "copy.db", clock=VirtualClock())
+    else:
+        transfer.restore(folder / "copy.db", target)
+
+
+def dies_after(steps):
+    def count(frame, event, argument):
+        nonlocal steps
+        if event in ("call", "c_call", "return") and frame.f_code.co_filename in FILES:
+            steps -= 1
+            if steps == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    return count
+
+
+def child(target, steps):
+    pid = os.fork()
+    if not pid:
+        target.mkdir()
+        sys.setprofile(dies_after(steps))
+        work(target)
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+(folder / "first").mkdir()
+work(folder / "first")
+step = 1
+while child(folder / f"killed-{step:05}", step):
+    step += 1 + step // 8
+print(step)
+"""
+
+
+class TestKilled:
+    @pytest.mark.parametrize(("what", "name"), [("backup", "copy.db"), ("restore", "kcp.db")])
+    def test_half_a_log_is_never_there(self, log: Path, tmp_path: Path, what: str, name: str) -> None:
+        """SIGKILL after ever more steps: either nothing has the name, or all of it."""
+        if what == "restore":
+            backup(log, tmp_path / "copy.db")
+        done = subprocess.run(
+            [sys.executable, "-c", _KILLED, what, str(tmp_path)], check=True, capture_output=True, text=True,
+            timeout=60,
+        )  # fmt: skip
+        whole = transfer.checksum_of(log)
+        places = sorted(tmp_path.glob("killed-*"))
+        there = [place for place in places if (place / name).exists()]
+        assert int(done.stdout) > 50 and 0 < len(there) < len(places), done.stdout
+        for place in there:
+            assert transfer.checksum_of(place / name) == whole and check.problems(place / name) == []
+        for place in places:
+            if place not in there:
+                again = transfer.restore(tmp_path / "copy.db", place / "data") if what == "restore" else None
+                assert again is None or again.checksum == whole
+                if what == "backup":
+                    assert backup(log, place / name).checksum == whole
+
+
+_KILLED_ON_THE_WAY = """
+import os, signal, sys
+from pathlib import Path
+from kcp.store import postgres_transfer, transfer
+
+pages = postgres_transfer._pages
+
+
+def dies(source, table, columns):
+    if table == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return pages(source, table, columns)
+
+
+postgres_transfer._pages = dies
+transfer.restore(Path(sys.argv[1]), sys.argv[2])
+"""
+
+
+class TestKilledOnTheWayToPostgres:
+    async def test_it_leaves_an_empty_log(self, log: Path, tmp_path: Path) -> None:
+        """Whoever starts on it starts a new cluster, and the next restore goes into it."""
+        backup(log, tmp_path / "copy.db")
+        target = postgres.database(empty=True)
+        done = subprocess.run(
+            [sys.executable, "-c", _KILLED_ON_THE_WAY, str(tmp_path / "copy.db"), target, "leases"],
+            capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        with LogReader(target) as reader:
+            assert (reader.last_rv, list(reader.events()), reader.kinds) == (0, [], [])
+        assert transfer.restore(tmp_path / "copy.db", target).checksum == transfer.checksum_of(log)
+
+    @pytest.mark.parametrize("table", ["kinds", "events", "facts_owner", "data_keys"])
+    def test_nor_does_a_failure(
+        self, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+    ) -> None:
+        backup(log, tmp_path / "copy.db")
+        target = postgres.database(empty=True)
+        pages = postgres_transfer._pages
+
+        def fails(source: sqlite3.Connection, name: str, columns: Sequence[str]) -> Any:
+            if name == table:
+                raise OSError(5, "Input/output error")
+            return pages(source, name, columns)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(postgres_transfer, "_pages", fails)
+            with pytest.raises(StoreError, match=r"cannot write to .*Input/output error"):
+                transfer.restore(tmp_path / "copy.db", target)
+        assert check.problems(target) == [] and transfer.checksum_of(target) != transfer.checksum_of(log)
+        transfer.restore(tmp_path / "copy.db", target)

@@ -1,151 +1,110 @@
-"""Killing under load, round after round, and what must hold after each: `make torture` runs many, the tests a few.
+"""`make torture`: everything that a log must survive, many times and for long. Prints progress and, at the end, a summary.
 
-python -m tests.store.torture [--sqlite 500] [--postgresql 100]
+python -m tests.store.torture [--sqlite 500] [--postgresql 100] [--histories 50] [--cuts 5] [--pause 60]
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
-import sqlite3
-import subprocess
+import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
+from kcp.base import logs
 from kcp.store import check
-from kcp.store.sqlite import connect_read_only
-from tests.store import postgres
+from tests.store import killing, postgres, survival
+from tests.store.changes import open_for_test
 
-ACKNOWLEDGED_PER_ROUND = 400
-DAEMONS = 3
-
-
-def acknowledged(path: Path) -> list[int]:
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [int(line.split()[0]) for line in lines]
+DISKS = 12
+MIB = 1 << 20
 
 
-def _start(directory: Path, *where: str) -> subprocess.Popen[bytes]:
-    directory.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.store.appender", str(directory), *where]
-    with open(directory / "output", "ab") as output:
-        return subprocess.Popen(command, stdout=output, stderr=output)
+def pause(seconds: float, directory: Path) -> str:
+    began = time.monotonic()
+    asyncio.run(survival.pause_sqlite(directory / "paused-sqlite", seconds))
+    words = "SQLite"
+    if postgres.binaries() is not None:
+        asyncio.run(survival.pause_postgresql(directory / "paused-postgresql", postgres.database(), seconds))
+        words += " and PostgreSQL"
+    return (
+        f"{words}: a writer that stood still for {seconds:g} s was kept out, {time.monotonic() - began:.0f} s"
+    )
 
 
-def _kill(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    for child in children:
-        child.send_signal(signal.SIGKILL)
-    for child in children:
-        child.wait()
-
-
-def _wait_for(directories: Sequence[Path], count: int, children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Until that many more writes are acknowledged, some by each."""
-    files = [directory / "acknowledged" for directory in directories]
-    before = [len(acknowledged(file)) for file in files]
-    deadline = time.monotonic() + 60
-    while True:
-        more = [len(acknowledged(file)) - old for file, old in zip(files, before, strict=True)]
-        if sum(more) >= count and min(more) > 0:
-            return
-        for child, directory in zip(children, directories, strict=True):
-            assert child.poll() is None, f"an appender died: {(directory / 'output').read_text()[-3000:]}"
-        assert time.monotonic() < deadline, "the appenders make no progress"
-        time.sleep(0.02)
-
-
-def kill_a_daemon(directory: Path) -> None:
-    """One round on SQLite: SIGKILL while 32 writers wait for the disk."""
-    child = _start(directory)
+def fill_disks(rounds: int) -> str:
+    """Disks that become full at another byte each time."""
+    began, writes = time.monotonic(), 0
     try:
-        _wait_for([directory], ACKNOWLEDGED_PER_ROUND, [child])
-    finally:
-        _kill([child])
+        for number in range(rounds):
+            with survival.small_disk(24 * MIB) as disk:
+                writes += asyncio.run(_fill(disk, MIB + number * 7919))
+                assert check.problems(disk / "data") == []
+    except (PermissionError, FileNotFoundError) as error:
+        return f"full disks: skipped, since nothing can be mounted here ({error})"
+    return f"full disks: {rounds} times, {writes} acknowledged writes, none lost, {time.monotonic() - began:.0f} s"
 
 
-def verify_sqlite(directory: Path) -> None:
-    path = directory / "kcp.db"
-    connection: sqlite3.Connection = connect_read_only(path)
-    try:
-        found = [rv for (rv,) in connection.execute("SELECT rv FROM events ORDER BY rv")]
-    finally:
-        connection.close()
-    verify(acknowledged(directory / "acknowledged"), found)
-    assert check.problems(path) == []
+async def _fill(disk: Path, leave_bytes: int) -> int:
+    async with open_for_test(disk / "data", inline=leave_bytes % 2 == 0) as store:
+        return await survival.fill_up(store, survival.fill_rest(disk, leave_bytes))
 
 
-def verify(told: Sequence[int], found: Sequence[int]) -> None:
-    """Every acknowledged revision is there, once, and the log has no hole."""
-    assert len(told) == len(set(told)), "a revision was given twice"
-    present = set(found)
-    assert [rv for rv in told if rv not in present] == [], "acknowledged writes are gone"
-    assert list(found) == list(range(1, len(found) + 1)), "the log has holes"
+def cut(rounds: int) -> str:
+    progress = killing.Progress("connections cut at each message", rounds)
+    cuts = 0
+    for _ in range(rounds):
+        database = postgres.database().partition("@/")[2].partition("?")[0]
+        cuts += asyncio.run(survival.cut_connections(postgres.server(), database))
+        progress.tick()
+    return f"PostgreSQL: {cuts} connections cut, each answer true, {progress.took_s:.0f} s"
 
 
-class Shared:
-    """Three daemons on one PostgreSQL of their own, all of which may be killed."""
-
-    def __init__(self, directory: Path) -> None:
-        self.server = postgres.Server({"fsync": "on"})
-        self.server.execute("CREATE DATABASE torture")
-        self.url = self.server.url("torture")
-        self._directories = [directory / f"daemon-{i}" for i in range(DAEMONS)]
-
-    def round(self, count: int = ACKNOWLEDGED_PER_ROUND) -> None:
-        """Kill the server under load, start it again, see the daemons go on, kill them."""
-        children = [_start(directory, self.url) for directory in self._directories]
-        try:
-            _wait_for(self._directories, count, children)
-            self.server.kill()
-            self.server.start()
-            _wait_for(self._directories, count // 4, children)
-        finally:
-            _kill(children)
-
-    def verify(self) -> None:
-        from kcp.store.postgres_reader import PostgresReader
-
-        told = [rv for directory in self._directories for rv in acknowledged(directory / "acknowledged")]
-        with PostgresReader(self.url) as log:
-            found = [rv for (rv,) in log.fetch("SELECT rv FROM events ORDER BY rv")]
-        verify(told, found)
-        assert check.problems(self.url) == []
-
-    def remove(self) -> None:
-        self.server.remove()
+def record_histories(rounds: int) -> str:
+    progress = killing.Progress("histories of three daemons", rounds)
+    seen = 0
+    for seed in range(rounds):
+        wrong, count = asyncio.run(
+            survival.histories_under_cuts(postgres.database(), seed, steps=25 if seed % 2 else 60)
+        )
+        assert wrong == [], f"seed {seed}: no moment of the log explains {wrong}"
+        seen += count
+        progress.tick()
+    return f"PostgreSQL: {rounds} histories of three daemons, {seen} operations, all linearizable, {progress.took_s:.0f} s"
 
 
-def main(sqlite: int, shared: int) -> None:
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kcp-torture-")))
-        for number in range(sqlite):
-            kill_a_daemon(directory)
-            verify_sqlite(directory)
-            print(f"\rSQLite: killed {number + 1} times, nothing lost", end="", flush=True)
-        print()
-        if postgres.binaries() is None:
-            print("PostgreSQL is not installed: skipped")
-            return
-        log = Shared(directory)
-        stack.callback(log.remove)
-        for number in range(shared):
-            log.round()
-            log.verify()
-            print(f"\rPostgreSQL: killed {number + 1} times, nothing lost", end="", flush=True)
-        print()
+def main(asked: argparse.Namespace) -> None:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kcp-torture-") as name:
+        directory = Path(name)
+        trials: list[Callable[[], str]] = [
+            lambda: fill_disks(DISKS),
+            lambda: pause(asked.pause, directory),
+            lambda: killing.kill_sqlite(asked.sqlite, directory),
+        ]
+        if postgres.binaries() is not None:
+            trials += [
+                lambda: cut(asked.cuts),
+                lambda: record_histories(asked.histories),
+                lambda: killing.kill_postgresql(asked.postgresql, directory),
+            ]
+        lines = []
+        for trial in trials:
+            lines.append(trial())
+            print(lines[-1], flush=True)
+    if postgres.binaries() is None:
+        lines.append("PostgreSQL is not installed: its part was skipped")
+    print(f"\nsurvived in {time.monotonic() - began:.0f} s:", *lines, sep="\n  ")
 
 
 if __name__ == "__main__":
+    logs.configure(level="critical", stream=sys.stderr)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sqlite", type=int, default=500, metavar="ROUNDS")
-    parser.add_argument("--postgresql", type=int, default=100, metavar="ROUNDS")
-    arguments = parser.parse_args()
-    main(arguments.sqlite, arguments.postgresql)
+    for name, default in (("sqlite", 500), ("postgresql", 100), ("histories", 50), ("cuts", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="ROUNDS")
+    parser.add_argument("--pause", type=float, default=60.0, metavar="SECONDS")
+    main(parser.parse_args())

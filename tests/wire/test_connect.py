@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -109,3 +110,24 @@ async def test_unix_sockets(tmp_path: Path) -> None:
     server = await asyncio.start_unix_server(answer, path)
     assert (await send(Request("GET", "/"), Target(unix_path=path), 5)).body == b"to the end"
     server.close()
+
+
+async def test_a_peer_that_is_silent_is_asked_for_a_sign_of_life() -> None:
+    """Or a watch over a connection that nothing can pass any more would wait for its next event for ever."""
+
+    async def handler(request: Request) -> Response:
+        return Response(200, [], b"ok")
+
+    pool = Pool()
+    async with served(handler) as target:
+        await pool.send(Request("GET", "/"), target, 5)
+        (connection,) = pool._idle[target]
+        assert connection.transport is not None
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle_s, gap_s, tries = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle_s + gap_s * tries <= 90
+        await pool.close()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kcp.wire.deadline import DeadlineExceeded, within
+from kcp.wire.deadline import Bell, DeadlineExceeded, within
 
 
 async def test_work_in_time_passes_its_value() -> None:
@@ -35,3 +35,27 @@ async def test_cancellation_from_outside_stays_cancellation() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_ring_before_the_wait_ends_it_and_is_used_up() -> None:
+    bell = Bell()
+    bell.ring()
+    bell.ring()
+    await bell.wait(60)
+    await bell.wait(0)
+    waiting = asyncio.create_task(bell.wait(60))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    bell.ring()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_cancelled_wait_loses_no_ring() -> None:
+    bell = Bell()
+    waiting = asyncio.create_task(bell.wait(60))
+    await asyncio.sleep(0)
+    bell.ring()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.wait_for(bell.wait(60), 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -326,3 +327,80 @@ async def test_several_sockets_serve_the_same_handler() -> None:
 def test_a_header_cannot_smuggle_in_another() -> None:
     with pytest.raises(ValueError, match="line break"):
         encode_head(b"HTTP/1.1 200 OK\r\n", [("warning", "a\r\nset-cookie: x")], ())
+
+
+class Quick:
+    """A handler that answers /now without waiting."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+
+    def at_once(self, request: Request) -> Response | None:
+        if request.path == "/broken":
+            raise RuntimeError("broken")
+        return Response(200, [], b"at once") if request.path == "/now" else None
+
+    async def __call__(self, request: Request) -> Response:
+        self.called.append(f"{request.method} {request.path}")
+        await asyncio.sleep(0)
+        return Response(200, [], b"waited")
+
+
+async def test_the_first_request_of_a_piece_is_answered_at_once_the_others_in_order() -> None:
+    handler = Quick()
+    paths = ("/now", "/later", "/now", "/now", "/later", "/now")
+    wanted = b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode() for path in paths)
+    async with served(handler) as target:
+        answer = await raw(target, wanted + b"GET /now HTTP/1.0\r\n\r\n")
+    bodies = [head.rpartition(b"\r\n\r\n")[2] for head in answer.split(b"HTTP/1.1 200 OK")[1:]]
+    assert bodies == [b"at once", *[b"waited"] * 6]
+    assert handler.called == [f"GET {path}" for path in (*paths[1:], "/now")]
+
+
+async def test_thousands_of_requests_in_one_piece_are_answered_one_by_one() -> None:
+    async with served(Quick()) as target:
+        answer = await raw(
+            target, b"GET /now HTTP/1.1\r\nHost: x\r\n\r\n" * 3_000 + b"GET /now HTTP/1.0\r\n\r\n"
+        )
+    assert answer.count(b"HTTP/1.1 200 OK") == 3_001
+
+
+async def test_only_gets_without_a_body_are_answered_at_once() -> None:
+    handler = Quick()
+    async with served(handler) as target:
+        for method, body in (("POST", b""), ("GET", b"x"), ("HEAD", b"")):
+            await send(Request(method, "/now", body=body), target, 5)
+    assert handler.called == ["POST /now", "GET /now", "HEAD /now"]
+
+
+async def test_a_failure_at_once_is_a_500_like_any_other() -> None:
+    async with served(Quick()) as target:
+        assert (await send(Request("GET", "/broken"), target, 5)).status == 500
+        assert (await send(Request("GET", "/now"), target, 5)).body == b"at once"
+
+
+async def test_who_asks_much_and_reads_nothing_is_cut() -> None:
+    """Answers wait for room in the connection's buffer, so the server keeps few of them, not thousands."""
+    asked: list[str] = []
+
+    class Large:
+        def at_once(self, request: Request) -> Response:
+            asked.append(request.path)
+            return Response(200, [], bytes(50_000))
+
+        async def __call__(self, request: Request) -> Response:
+            return self.at_once(request)
+
+    async with served(Large(), limits=Limits(write_timeout_s=0.3)) as target:
+        reader, writer = await asyncio.open_connection(target.host, target.port, limit=1000)
+        writer.write(b"GET /deaf HTTP/1.1\r\nHost: x\r\n\r\n" * 2_000)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + 0.8
+        while loop.time() < until_s:
+            assert (await send(Request("GET", "/other"), target, 5)).status == 200
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionResetError):
+                while await reader.read(65536):
+                    pass
+        writer.close()
+    assert 0 < asked.count("/deaf") < 500

@@ -31,6 +31,10 @@ class UserInfo:
         return dict(self.extra)
 
 
+PEER = UserInfo("system:kcp:peer", groups=(ALL_AUTHENTICATED,))
+"""An API server that passes a request for a node on to the one that runs it."""
+
+
 @attrs.frozen(slots=True, cache_hash=True)
 class Attributes:
     """One question to an authorizer: may this user do this? Either a resource request or a path."""

@@ -12,6 +12,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import unquote
 
 import attrs
@@ -48,6 +49,7 @@ class CertificateVerifier:
     authorities: Sequence[x509.Certificate]
     clock: Clock
     _cache: OrderedDict[bytes, Verified | None] = attrs.field(factory=OrderedDict)
+    """By the certificate itself: a connection passes the same bytes again and again, which hash themselves once."""
 
     @classmethod
     def of(cls, authority_pems: Sequence[bytes], clock: Clock) -> CertificateVerifier:
@@ -62,17 +64,16 @@ class CertificateVerifier:
 
         Raises Unauthorized when it has expired or is not valid yet.
         """
-        digest = hashlib.sha256(der).digest()
-        if digest not in self._cache:
-            self._cache[digest] = self._examine(der, digest)
+        if der not in self._cache:
+            self._cache[der] = self._examine(der)
             if len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
-        verified = self._cache[digest]
+        verified = self._cache[der]
         if verified is not None and not verified.not_before <= self.clock.now() <= verified.not_after:
             raise Unauthorized()
         return verified
 
-    def _examine(self, der: bytes, digest: bytes) -> Verified | None:
+    def _examine(self, der: bytes) -> Verified | None:
         certificate = x509.load_der_x509_certificate(der)
         if not any(_issued_by(certificate, authority) for authority in self.authorities):
             return None
@@ -82,7 +83,7 @@ class CertificateVerifier:
         return Verified(
             name,
             organizations,
-            digest.hex(),
+            hashlib.sha256(der).hexdigest(),
             certificate.not_valid_before_utc,
             certificate.not_valid_after_utc,
         )
@@ -104,6 +105,12 @@ def _for_clients(certificate: x509.Certificate) -> bool:
     return any(usage in usages for usage in _CLIENT_USAGES)
 
 
+@lru_cache(maxsize=CACHE_SIZE)
+def _user(verified: Verified) -> UserInfo:
+    extra = ((CREDENTIAL_ID, (f"X509SHA256={verified.fingerprint}",)),)
+    return UserInfo(verified.common_name, "", (*verified.organizations, ALL_AUTHENTICATED), extra)
+
+
 @attrs.frozen
 class ClientCertificates:
     """Authenticates the certificate of the connection."""
@@ -116,8 +123,7 @@ class ClientCertificates:
         verified = self.verifier.verify(request.peer_certificate)
         if verified is None:
             return None
-        extra = ((CREDENTIAL_ID, (f"X509SHA256={verified.fingerprint}",)),)
-        return UserInfo(verified.common_name, "", (*verified.organizations, ALL_AUTHENTICATED), extra)
+        return _user(verified)
 
 
 @attrs.frozen

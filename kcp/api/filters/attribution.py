@@ -12,6 +12,7 @@ import attrs
 
 from kcp.api.context import Call, Server
 from kcp.api.options import manager_of_agent
+from kcp.machinery import fence
 from kcp.machinery.errors import Conflict
 from kcp.store.protocol import Actor, Cause, Fence, Key, Store
 
@@ -56,6 +57,15 @@ def fenced(name: str) -> Conflict:
     return error
 
 
+def _claim(call: Call) -> Any:
+    """What the caller claims to lead: handed over inside the process, a header over HTTPS. Raises BadRequest."""
+    request = call.request
+    if request.fence is not None or request.document is not None:
+        return request.fence
+    text = request.header(fence.HEADER)
+    return fence.parse(text) if text else None
+
+
 @attrs.define
 class Attribution:
     store: Store
@@ -65,8 +75,9 @@ class Attribution:
         return cls(server.store)
 
     def enter(self, call: Call) -> None:
-        if call.request.fence is not None:
-            call.fence = resolve_fence(self.store, call.request.fence)
+        claim = _claim(call)
+        if claim is not None:
+            call.fence = resolve_fence(self.store, claim)
         if call.info.verb in _READS and not call.info.subresource:
             return
         request = call.request

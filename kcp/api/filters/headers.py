@@ -40,7 +40,7 @@ class Headers:
 
 
 def _bounded(texts: list[str]) -> list[str]:
-    if sum(len(text.encode()) for text in texts) <= MAX_WARNINGS_BYTES:
+    if not texts or sum(len(text.encode()) for text in texts) <= MAX_WARNINGS_BYTES:
         return texts
     kept: list[str] = []
     size = 0

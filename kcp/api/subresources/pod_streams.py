@@ -2,6 +2,7 @@
 
 Where a node can be reached, the control plane puts functions into `server.extras`; without them the answer says so.
     extras["pod_logs"]      (pod, container, params) -> str | bytes                      for nodes inside the process
+    extras["node_peer"]     async (call, node) -> Response | None                        another server that runs the node
     extras["pod_streams"]   async (server, call, pod, container) -> Response             exec, attach, portforward
 Source: k8s v1.36 pkg/registry/core/pod/strategy.go (LogLocation, streamLocation, validateContainer).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kcp.api.auth.protocol import PEER
 from kcp.api.context import Call, Server
 from kcp.api.options import integer
 from kcp.api.verbs import get
@@ -65,6 +67,17 @@ def _unreachable(node: str, what: str) -> ServiceUnavailable:
     return ServiceUnavailable(f'{what} is not available on node "{node}": the node cannot be reached')
 
 
+async def _elsewhere(server: Server, call: Call, node: str) -> Response:
+    """Ask the server that runs the node; a request that another server passed on already goes no further."""
+    peer: Any = server.extras.get("node_peer")
+    answer: Response | None = None
+    if peer is not None and call.user.name != PEER.name:
+        answer = await peer(call, node)
+    if answer is None:
+        raise _unreachable(node, call.info.subresource)
+    return answer
+
+
 async def log(server: Server, call: Call) -> Response:
     """The container's output as text/plain."""
     errors = _log_errors(call.params)
@@ -75,7 +88,7 @@ async def log(server: Server, call: Call) -> Response:
     node = _node(pod)
     read: Any = server.extras.get("pod_logs")
     if read is None:
-        raise _unreachable(node, "log")
+        return await _elsewhere(server, call, node)
     text = read(pod, container, call.params)
     body = text.encode() if isinstance(text, str) else text
     return Response(200, [("content-type", "text/plain")], body)

@@ -140,9 +140,15 @@ def _finish(sync: Sync) -> fx.Event | None:
     reason, message = sync.verdict["reason"], sync.verdict["message"]
     sync.set_condition(sync.new_condition("Complete" if won else "Failed", "True", reason, message))
     if won:
-        sync.status = {**sync.status, "completionTime": format_time(sync.now)}
+        sync.status = {**sync.status, "completionTime": _completion_time(sync)}
         return fx.Event(sync.job, "Normal", "Completed", "Job completed")
     return fx.Event(sync.job, "Warning", reason, message)
+
+
+def _completion_time(sync: Sync) -> str:
+    """Now, but not before its start, which the API refuses: the clock may have been set back meanwhile."""
+    now = format_time(sync.now)
+    return max(now, sync.status.get("startTime") or now)
 
 
 def _too_many(sync: Sync) -> bool:

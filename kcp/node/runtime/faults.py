@@ -10,7 +10,7 @@
 | `sim.kcp/<kind>.<container>` | `pass|fail[@DURATION],…` | answers of its readiness, liveness or startup probe since its start |
 | `sim.kcp/sandbox` | `fail[*TIMES]`, `hang` or DURATION | the same for the pod's sandbox |
 
-`<container>` may be `*`. Durations are Go's. A value that cannot be read is ignored.
+Without `.<container>` it holds for every container that has none of its own. Durations are Go's. A value that cannot be read is ignored.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Faults:
 
     def _value(self, what: str, container: str) -> str | None:
         found = self.annotations.get(f"{PREFIX}{what}.{container}")
-        return found if found is not None else self.annotations.get(f"{PREFIX}{what}.*")
+        return found if found is not None else self.annotations.get(PREFIX + what)
 
     def _spend(self, key: str, times: int | None) -> bool:
         """Whether the fault holds once more."""

@@ -23,15 +23,21 @@ from kcp.node.runtime.shell_words import expand, holds
 SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh"})
 QUICK_TOOLS = frozenset({
     ":", "basename", "cd", "chgrp", "chmod", "chown", "cp", "curl", "cut", "date", "df",
-    "dirname", "du", "env", "export", "expr", "find", "free", "getent", "grep", "gunzip", "gzip",
+    "dirname", "du", "export", "expr", "find", "free", "getent", "grep", "gunzip", "gzip",
     "head", "hostname", "id", "ifconfig", "ip", "ln", "ls", "mkdir", "mktemp", "mv", "nproc",
-    "nslookup", "printenv", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "set", "sort",
+    "nslookup", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "set", "sort",
     "stat", "sync", "tar", "tee", "touch", "tr", "trap", "ulimit", "umask", "uname", "uniq",
     "unset", "uptime", "wc", "wget", "which", "whoami",
 })  # fmt: skip
 _MAX_OUTPUT_LINES = 1000
+_MAX_FILE = 65_536
+_WRITES = (">", ">>", ">|")
+_NULL = "/dev/null"
+_INTO = "\0"
+"""Begins the word that says where a command's output goes: no word of a script can."""
 _MAX_SCRIPT = 16_384
 """Characters that are looked at; nobody's script may hold up the process."""
+_PRINTS = re.compile(r"\b(?:print)?env\b")
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]*\.?[0-9]+)([smhd]?)", re.ASCII).fullmatch
 _ENDLESS = re.compile(
@@ -48,6 +54,10 @@ class Program:
     exit_code: int = 0
     output: tuple[str, ...] = ()
     known: bool = True
+    open_line: bool = False
+    """Whether the last line of the output has no end."""
+    files: tuple[tuple[str, str], ...] = ()
+    """(path, content) of what was written."""
 
 
 UNKNOWN = Program(None, known=False)
@@ -57,10 +67,13 @@ UNKNOWN = Program(None, known=False)
 class _Run:
     """A script half-way: seconds passed, last status, lines written."""
 
+    environment: tuple[tuple[str, str], ...] = ()
     elapsed_s: float = 0.0
     status: int = 0
     output: list[str] = attrs.field(factory=list)
     background: bool = False
+    open_line: bool = False
+    files: dict[str, str] = attrs.field(factory=dict)
 
 
 _Joined = tuple[str, list[str]]
@@ -79,20 +92,30 @@ def interpret(argv: Sequence[str], environment: Mapping[str, str] | None = None)
     """The program of command and args together; an empty one (the image's own entrypoint) is not known."""
     if sum(map(len, argv)) > _MAX_SCRIPT:
         return UNKNOWN
-    return _interpret(tuple(expand(word, environment or {}) for word in argv))
+    variables = environment or {}
+    words = tuple(expand(word, variables) for word in argv)
+    prints = any(_PRINTS.search(word) for word in words)
+    return _interpret(words, tuple(sorted(variables.items())) if prints else ())
 
 
 @lru_cache(maxsize=4096)
-def _interpret(argv: tuple[str, ...]) -> Program:
+def _interpret(argv: tuple[str, ...], environment: tuple[tuple[str, str], ...] = ()) -> Program:
+    """`environment` is given to those who print it, so that the others are worked out once for all."""
     if not argv:
         return UNKNOWN
-    run = _Run()
+    run = _Run(environment)
     try:
         _command(run, list(argv))
     except _Ends as end:
         if end.program is not None:
             return end.program
-    return Program(run.elapsed_s, run.status, tuple(run.output[:_MAX_OUTPUT_LINES]))
+    return Program(
+        run.elapsed_s,
+        run.status,
+        tuple(run.output[:_MAX_OUTPUT_LINES]),
+        open_line=run.open_line,
+        files=tuple(run.files.items()),
+    )
 
 
 def _script(run: _Run, text: str) -> None:
@@ -160,7 +183,7 @@ def _commands(text: str) -> list[_Joined]:
     except ValueError:
         raise _Ends(UNKNOWN) from None
     found: list[_Joined] = []
-    joint, words, skip = ";", [], False  # type: str, list[str], bool
+    joint, words, into = ";", [], ""  # type: str, list[str], str
     for token in tokens:
         if token in (";", "&&", "||", "|", "&"):
             if words and token != "|":
@@ -168,10 +191,11 @@ def _commands(text: str) -> list[_Joined]:
             if words or token not in (";",):
                 joint = ";" if token in ("|", "&") else token
             words = []
-        elif skip:
-            skip = False
+        elif into:
+            _redirect(words, into, token)
+            into = ""
         elif token and token[0] in "<>":
-            skip = not token.endswith("&")
+            into = token
         else:
             words.append(token)
     if words:
@@ -179,8 +203,36 @@ def _commands(text: str) -> list[_Joined]:
     return found
 
 
+def _redirect(words: list[str], into: str, target: str) -> None:
+    """Note where a command's output goes. A number before `>` is a channel only in front of a device or a channel."""
+    device = target in (_NULL, "/dev/stdout", "/dev/stderr")
+    channel = words.pop() if (device or into == ">&") and words and words[-1] in ("1", "2") else "1"
+    if into in _WRITES and channel == "1" and (target == _NULL or not device):
+        words.append(f"{_INTO}{into}{target}")
+
+
 def _command(run: _Run, words: list[str]) -> None:
-    """One simple command. Raises _Ends when nothing comes after it."""
+    """One simple command, its output put where `>` says. Raises _Ends when nothing comes after it."""
+    targets = [word.removeprefix(_INTO) for word in words if word.startswith(_INTO)]
+    if not targets:
+        _plain_command(run, words)
+        return
+    before = len(run.output)
+    _plain_command(run, [word for word in words if not word.startswith(_INTO)] or [":"])
+    written = "\n".join(run.output[before:])
+    if run.output[before:] and not run.open_line:
+        written += "\n"
+    del run.output[before:]
+    run.open_line = False
+    for target in targets:
+        path = target.lstrip(">|")
+        if path == _NULL:
+            continue
+        kept = run.files.get(path, "") if target.startswith(">>") else ""
+        run.files[path] = (kept + written)[:_MAX_FILE]
+
+
+def _plain_command(run: _Run, words: list[str]) -> None:
     if words[-1] == "&":
         run.background = True
         return
@@ -230,11 +282,14 @@ def _exit(run: _Run, args: list[str]) -> None:
 def _echo(run: _Run, args: list[str]) -> None:
     words = args[1:] if args[:1] in (["-n"], ["-e"]) else args
     run.output += " ".join(words).split("\n")
+    run.open_line = args[:1] == ["-n"]
     run.status = 0
 
 
 def _printf(run: _Run, args: list[str]) -> None:
-    text = args[0].replace("\\n", "\n").rstrip("\n") if args else ""
+    text = args[0].replace("\\n", "\n") if args else ""
+    run.open_line = not text.endswith("\n")
+    text = text.rstrip("\n")
     for value in args[1:]:
         text = text.replace("%s", value, 1).replace("%d", value, 1)
     run.output += text.split("\n")
@@ -247,7 +302,7 @@ def _timeout(run: _Run, args: list[str]) -> None:
         run.status = 125
         return
     limit_s = float(limit.group(1)) * _UNITS[limit.group(2)]
-    inner = _interpret(tuple(args[1:]))
+    inner = _interpret(tuple(args[1:]), run.environment)
     if inner.runs_s is None or inner.runs_s > limit_s:
         run.elapsed_s += limit_s
         run.status = 124 if inner.known else 143
@@ -255,6 +310,26 @@ def _timeout(run: _Run, args: list[str]) -> None:
     run.elapsed_s += inner.runs_s
     run.status = inner.exit_code
     run.output += inner.output
+
+
+def _env(run: _Run, args: list[str]) -> None:
+    """Prints, or runs what comes after options and assignments."""
+    rest = list(args)
+    while rest and (rest[0].startswith("-") or "=" in rest[0]):
+        rest.pop(0)
+    if rest:
+        _plain_command(run, rest)
+    else:
+        _printenv(run, [])
+
+
+def _printenv(run: _Run, args: list[str]) -> None:
+    known = dict(run.environment)
+    run.output += [known[name] for name in args if name in known]
+    if not args:
+        run.output += [f"{name}={value}" for name, value in run.environment]
+    run.open_line = False
+    run.status = 0 if all(name in known for name in args) else 1
 
 
 def _cat(run: _Run, args: list[str]) -> None:
@@ -291,6 +366,8 @@ _ACTIONS: dict[str, Callable[[_Run, list[str]], None]] = {
     "printf": _printf,
     "timeout": _timeout,
     "cat": _cat,
+    "env": _env,
+    "printenv": _printenv,
     "wait": _wait,
     "[": _test,
     "[[": _test,

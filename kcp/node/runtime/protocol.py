@@ -89,7 +89,10 @@ class Image:
 
 @attrs.frozen(slots=True)
 class ContainerConfig:
-    """One container of a pod. `field` is the list of the spec it stands in, `hash` identifies its definition."""
+    """One container of a pod. `field` is the list of the spec it stands in, `hash` identifies its definition.
+
+    `environment` None: it was not worked out, because the container was taken up again or only its image is wanted.
+    """
 
     pod: Json
     container: Json
@@ -97,6 +100,7 @@ class ContainerConfig:
     image: Image
     attempt: int = 0
     hash: str = ""
+    environment: Mapping[str, str] | None = None
 
 
 @attrs.frozen(slots=True)

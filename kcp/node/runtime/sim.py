@@ -22,6 +22,7 @@ from kcp.base.ipam import AlreadyAllocated, OutOfRange, RangeFull
 from kcp.machinery import meta
 from kcp.machinery.times import parse_time
 from kcp.node.addresses import AddressPool
+from kcp.node.environment import expand
 from kcp.node.runtime import faults, program
 from kcp.node.runtime.protocol import (
     ContainerConfig,
@@ -51,6 +52,7 @@ JOB_RUN_S = 1.0
 TERMINATED_BY_TERM, TERMINATED_BY_KILL = 143, 137
 Programs = Callable[[ContainerConfig], program.Program]
 """Decides what a container does; where stages of another simulator can be put in."""
+MAX_MESSAGE, MAX_LOG_MESSAGE, MAX_MESSAGE_LINES = 4096, 2048, 80
 MAX_DEAD = 2
 """Dead containers kept per name: the last one is what lastState and `logs --previous` tell of."""
 
@@ -129,8 +131,10 @@ def unreachable_registry(name: str) -> str:
 def default_program(config: ContainerConfig) -> program.Program:
     """What the container's command does; a guess that lets its pod get on where it is not known."""
     container = config.container
-    argv = (*(container.get("command") or ()), *(container.get("args") or ()))
-    does = program.interpret(argv, _environment(config) if any("$" in word for word in argv) else None)
+    words = (*(container.get("command") or ()), *(container.get("args") or ()))
+    variables = config.environment if config.environment is not None else _environment(config)
+    argv = tuple(expand(word, variables) for word in words)
+    does = program.interpret(argv, variables)
     if does.known or does.runs_s is not None:
         return does
     if config.field == "initContainers" and container.get("restartPolicy") != "Always":
@@ -139,6 +143,20 @@ def default_program(config: ContainerConfig) -> program.Program:
     if owner is not None and owner.get("kind") == "Job" and config.field == "containers":
         return attrs.evolve(does, runs_s=JOB_RUN_S)
     return does
+
+
+def termination_message(container: Json, does: program.Program) -> str:
+    """What a container that came to its end leaves behind: its message file, else the end of its log if it asks so.
+
+    Source: k8s v1.36 pkg/kubelet/kuberuntime/kuberuntime_container.go (getTerminationMessage).
+    """
+    path = container.get("terminationMessagePath") or "/dev/termination-log"
+    written = dict(does.files).get(path, "")[:MAX_MESSAGE]
+    asks = container.get("terminationMessagePolicy") == "FallbackToLogsOnError"
+    if written or does.exit_code == 0 or not asks or not does.output:
+        return written
+    text = "\n".join(does.output[-MAX_MESSAGE_LINES:]) + ("" if does.open_line else "\n")
+    return text[-MAX_LOG_MESSAGE:]
 
 
 def _environment(config: ContainerConfig) -> dict[str, str]:
@@ -313,20 +331,26 @@ class SimRuntime:
         does = self._programs(config)
         container.output, container.handles_term = does.output, not does.known
         end = pod.faults.end(config.container["name"]) if pod.faults is not None else None
+        message = ""
         if end is None and does.runs_s is not None:
             end = faults.End(does.exit_code, does.runs_s)
+            message = termination_message(config.container, does)
         if end is None:
             return
         reason = end.reason or ("Completed" if end.exit_code == 0 else "Error")
         due_s = container.started_s + end.after_s
         if due_s <= self._clock.monotonic():
-            self._exit(container, end.exit_code, reason)
+            self._exit(container, end.exit_code, reason, message)
             return
-        container.ending = self._timers.at(due_s, lambda: self._end(pod, container, end.exit_code, reason))
+        container.ending = self._timers.at(
+            due_s, lambda: self._end(pod, container, end.exit_code, reason, message)
+        )
 
-    def _end(self, pod: SimPod, container: SimContainer, exit_code: int, reason: str) -> None:
+    def _end(
+        self, pod: SimPod, container: SimContainer, exit_code: int, reason: str, message: str = ""
+    ) -> None:
         if container.state != "exited":
-            self._exit(container, exit_code, reason)
+            self._exit(container, exit_code, reason, message)
             self._changed(pod)
 
     def _exit(self, container: SimContainer, exit_code: int, reason: str, message: str = "") -> None:

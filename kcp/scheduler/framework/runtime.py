@@ -51,7 +51,11 @@ def collect_node_facts(state: ClusterState) -> NodeFacts:
 
 @attrs.frozen(eq=False)
 class PluginSet:
-    """The instantiated plugins of a profile, by extension point and in order. Scores carry their weights."""
+    """The instantiated plugins of a profile, by extension point and in order. Scores carry their weights.
+
+    `percentage` of the nodes is enough to score, None: all; 0: it depends on their number. `base_score` is what every
+    node has beside what the plugins give it.
+    """
 
     pre_filters: tuple[PreFilter, ...]
     filters: tuple[Filter, ...]
@@ -66,6 +70,8 @@ class PluginSet:
     pre_enqueue: tuple[str, ...]
     post_filters: tuple[str, ...]
     shape_cache: Callable[..., Any]
+    percentage: int | None = None
+    base_score: int = 0
 
 
 class ClassCache:
@@ -156,6 +162,8 @@ class Framework:
         self._dynamic_filters: list[Any] = [
             p for p in plugins.filters if p is not plugins.fit and not hasattr(p, "static_codes")
         ]
+        scoring = [plugin for plugin, _ in plugins.scores]
+        self.per_pod = any(getattr(plugin, "per_pod", False) for plugin in (*plugins.filters, *scoring))
         self._epoch = -1
         self._memory: dict[Any, Any] = {}
         self._classes: dict[int, ClassCache] = {}
@@ -214,7 +222,7 @@ class Framework:
                 cache.codes.append((plugin, codes))
                 passing = codes == 0
                 cache.static_ok = passing if cache.static_ok is None else cache.static_ok & passing
-        cache.offset = 0
+        cache.offset = self.plugins.base_score
         cache.normalized = []
         for plugin, weight in self.plugins.scores:
             score = getattr(plugin, "static_score", None)

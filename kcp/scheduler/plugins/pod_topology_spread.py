@@ -103,6 +103,27 @@ class PodTopologySpread:
         assert codes is not None
         return codes
 
+    def skews(self, cycle: Cycle, index: int) -> list[Json]:
+        """Each hard constraint on one node, with what it counts; `domain` None: the node lacks the key."""
+        framework, cls = cycle.framework, cycle.cls
+        hard = self.constraints(framework, cls).hard
+        keys = tuple(c.key for c in hard)
+        found = []
+        for constraint in hard:
+            sums = _counted(framework, cls, constraint, keys)
+            domain = framework.state.domains(constraint.key).ids.item(index)
+            found.append(
+                {
+                    "key": constraint.key,
+                    "domain": framework.state.infos[index].labels.get(constraint.key),
+                    "matching": sums.counts.item(domain),
+                    "least": _least(constraint, sums),
+                    "self": int(constraint.matches_self),
+                    "max skew": constraint.max_skew,
+                }
+            )
+        return found
+
     # --- soft constraints ---
 
     def scores(self, cycle: Cycle, feasible: Rows, count: int) -> Ints | None:
@@ -120,6 +141,11 @@ class PodTopologySpread:
             raw = score if raw is None else raw + score
         assert raw is not None
         return _normalized(_rounded(raw), ignored)
+
+
+def fails(row: Json) -> bool:
+    """Whether a row of `skews` is a refusal."""
+    return row["domain"] is None or row["matching"] + row["self"] - row["least"] > row["max skew"]
 
 
 def default_selector(state: ClusterState, cls: PodClass) -> Selector:

@@ -133,7 +133,7 @@ def _place_waiting(cycle: Cycle, claims: Claims, node: NodeInfo) -> tuple[int, l
     """(code, how each waiting claim is served on this node); small claims choose their volume first."""
     plans: list[Provision] = []
     taken: set[str] = set()
-    for claim in sorted(claims.waiting, key=_requested):
+    for claim in sorted(claims.waiting, key=requested_bytes):
         found = _matching_volume(cycle, claim, node, taken)
         if found is None:
             code = _provision_code(cycle, claim, node)
@@ -153,7 +153,7 @@ def plans_for(cycle: Cycle, node: NodeInfo) -> list[Provision]:
     return _place_waiting(cycle, claims, node)[1] if claims.waiting else []
 
 
-def _requested(claim: Json) -> int:
+def requested_bytes(claim: Json) -> int:
     wanted = (((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage")
     return parse(wanted).value() if wanted is not None else 0
 
@@ -176,7 +176,7 @@ def _matching_volume(cycle: Cycle, claim: Json, node: NodeInfo, taken: set[str])
         if not _serves(volume, claim, node, selector):
             continue
         size = parse((about.get("capacity") or {}).get("storage", "0")).value()
-        if size >= _requested(claim) and (best is None or (size, name) < best):
+        if size >= requested_bytes(claim) and (best is None or (size, name) < best):
             best = (size, name)
     return best[1] if best else None
 
@@ -223,7 +223,7 @@ def _has_capacity(cycle: Cycle, chosen: Json, claim: Json, node: NodeInfo) -> bo
     driver = cycle.state.objects["csidrivers.storage.k8s.io"].get(chosen["provisioner"])
     if driver is None or not (driver.get("spec") or {}).get("storageCapacity"):
         return True
-    wanted = _requested(claim)
+    wanted = requested_bytes(claim)
     for capacity in cycle.state.objects["csistoragecapacities.storage.k8s.io"].values():
         if capacity.get("storageClassName") != chosen["metadata"]["name"]:
             continue

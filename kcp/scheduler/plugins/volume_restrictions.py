@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from kcp.scheduler.cluster_state import NodeInfo
 from kcp.scheduler.framework.plugin import Codes, Cycle, Reasons, Rejected, Rows
 from kcp.scheduler.framework.status import UNRESOLVABLE, UNSCHEDULABLE
 from kcp.scheduler.plugins.claims import claim_of, not_found
@@ -68,16 +69,25 @@ class VolumeRestrictions:
         return bool(cycle.info.volumes)
 
     def codes(self, cycle: Cycle, rows: Rows) -> Codes:
-        exclusive = _exclusive_claims(cycle)
-        others = _users_of(cycle, exclusive) if exclusive else {}
-        codes = [self._code(cycle, info.pods.values(), info.name, others) for info in cycle.state.rows(rows)]
-        return np.array(codes, np.int8)
+        in_use = bool(_users(cycle))
+        return np.array([self._code(cycle, info, in_use) for info in cycle.state.rows(rows)], np.int8)
 
-    def _code(self, cycle: Cycle, there: Any, name: str, users: Mapping[str, int]) -> int:
-        disks = [(kind, v[kind]) for v in cycle.info.volumes for kind in _CONFLICTS if v.get(kind)]
-        if disks and any(_conflicts(disks, other) for other in there):
+    def _code(self, cycle: Cycle, node: NodeInfo, in_use: bool) -> int:
+        disks = _disks(cycle)
+        if disks and any(_conflicts(disks, other) for other in node.pods.values()):
             return 1
-        return 2 if users.get(name) else 0
+        return 2 if in_use else 0
+
+
+def _disks(cycle: Cycle) -> list[tuple[str, Json]]:
+    return [(kind, v[kind]) for v in cycle.info.volumes for kind in _CONFLICTS if v.get(kind)]
+
+
+def holders(cycle: Cycle, node: NodeInfo) -> list[PodInfo]:
+    """Who has what this pod may not share: a disk with pods of the node, a ReadWriteOncePod claim with any pod."""
+    disks = _disks(cycle)
+    found = [pod for pod in node.pods.values() if disks and _conflicts(disks, pod)]
+    return found or _users(cycle)
 
 
 def _conflicts(disks: list[tuple[str, Json]], other: PodInfo) -> bool:
@@ -97,11 +107,16 @@ def _exclusive_claims(cycle: Cycle) -> list[str]:
     return found
 
 
-def _users_of(cycle: Cycle, claims: list[str]) -> Mapping[str, int]:
-    """How many pods per node use one of these claims."""
-    users: dict[str, int] = {}
-    for pod in cycle.state.pods.values():
-        near = pod.node and pod.volumes and pod.cls.namespace == cycle.cls.namespace
-        if near and any(name in claims for name, _ in claim_names(pod)):
-            users[pod.node] = users.get(pod.node, 0) + 1
-    return users
+def _users(cycle: Cycle) -> list[PodInfo]:
+    """The pods that run, on whatever node, and use a ReadWriteOncePod claim of this pod."""
+    claims = _exclusive_claims(cycle)
+    if not claims:
+        return []
+    return [
+        pod
+        for pod in cycle.state.pods.values()
+        if pod.node
+        and pod.volumes
+        and pod.cls.namespace == cycle.cls.namespace
+        and any(name in claims for name, _ in claim_names(pod))
+    ]

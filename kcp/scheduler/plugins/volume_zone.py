@@ -25,14 +25,14 @@ class VolumeZone:
     reasons: ClassVar[Reasons] = {1: (UNRESOLVABLE, "node(s) had no available volume zone")}
 
     def active(self, cycle: Cycle) -> bool:
-        return bool(cycle.info.volumes) and bool(_wanted(cycle))
+        return bool(cycle.info.volumes) and bool(wanted_zones(cycle))
 
     def codes(self, cycle: Cycle, rows: Rows) -> Codes:
-        wanted = _wanted(cycle)
+        wanted = wanted_zones(cycle)
         return np.array([_fails(info.labels, wanted) for info in cycle.state.rows(rows)], np.int8)
 
 
-def _wanted(cycle: Cycle) -> list[tuple[str, frozenset[str]]]:
+def wanted_zones(cycle: Cycle) -> list[tuple[str, frozenset[str]]]:
     """(label key, allowed values) of every zone label of every bound volume."""
     known = cycle.memory.get("volume zones")
     if known is None:
@@ -46,14 +46,18 @@ def _wanted(cycle: Cycle) -> list[tuple[str, frozenset[str]]]:
     return found
 
 
+def zone_of(labels: dict[str, str], key: str) -> str | None:
+    """The value of a zone or region label; the newer label stands in for the older."""
+    value = labels.get(key)
+    return labels.get(_GA.get(key, key)) if value is None else value
+
+
 def _fails(labels: dict[str, str], wanted: list[tuple[str, frozenset[str]]]) -> bool:
     """A node without any zone or region label is in a cluster without zones: it passes."""
     if not any(key in labels for key in _KEYS):
         return False
     for key, values in wanted:
-        value = labels.get(key)
-        if value is None:
-            value = labels.get(_GA.get(key, key))
+        value = zone_of(labels, key)
         if value is None or value not in values:
             return True
     return False
