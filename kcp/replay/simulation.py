@@ -52,7 +52,7 @@ from kcp.store.facts import projections
 from kcp.store.log import EventLog
 from kcp.store.memory import MemoryDriver
 from kcp.store.open import open_store
-from kcp.store.protocol import Key, Op
+from kcp.store.protocol import Decision, Key, Op
 from kcp.store.reader import LogReader
 
 Json = dict[str, Any]
@@ -254,6 +254,42 @@ def identity_of(number: int) -> str:
     return f"daemon-{number}"
 
 
+def _open_file(store: str | Path, seed: int, clock: LoopClock, faults: Faults, later: Later) -> EventLog:
+    return open_store(
+        store,
+        clock=WrongClock(clock, faults, "clock"),
+        inline=True,
+        entropy=SeededEntropy(seed, "store"),
+        projections=projections(FACTS),
+        wrap_driver=lambda inner: FaultyDriver(inner, faults, later),
+    )
+
+
+def _open_in_memory(
+    driver: MemoryDriver, numbers: Sequence[int], clock: LoopClock, faults: Faults, later: Later
+) -> list[EventLog]:
+    """A log for each daemon; several share what the driver holds."""
+    if len(numbers) == 1:
+        return [EventLog(FaultyDriver(driver, faults, later), WrongClock(clock, faults, "clock"))]
+    shared = SharedLog(driver)
+    return [
+        EventLog(FaultyDriver(each, faults, later, each.name), _clock_of(each.number, clock, faults))
+        for each in (Daemon(shared, number, faults) for number in numbers)
+    ]
+
+
+def _decided(recording: Recording, reader: Reader) -> tuple[list[tuple[int, Decision]], str]:
+    """The decisions of a run and the digest of its log; what replay finds is a violation like any other."""
+    try:
+        if not recording.violations:
+            for text in rest.diverging_decisions(Incident(reader)):
+                recording.broken("replay", 0, text)
+        decisions = list(reader.decisions())
+        return decisions, digest_of(recording.events_seen, iter(decisions), reader.inputs())
+    finally:
+        reader.close()
+
+
 def simulate(
     seed: int,
     *,
@@ -271,14 +307,13 @@ def simulate(
     log to, which is then an ordinary incident log. Raises OSError or StoreError when that file cannot be written,
     ValueError for a file that several daemons would have to share.
     """
-    if daemons > 1 and str(store) not in ("memory:", ":memory:"):
+    in_memory = str(store) in ("memory:", ":memory:")
+    if daemons > 1 and not in_memory:
         raise ValueError("several simulated daemons share a log in memory, not a file")
     script_ = script(seed, duration_s, nodes) if operations is None else tuple(operations)
     clock = LoopClock()
     steps: list[int] = [0]
-    driver = (
-        MemoryDriver(SeededEntropy(seed, "store").uid()) if str(store) in ("memory:", ":memory:") else None
-    )
+    driver = MemoryDriver(SeededEntropy(seed, "store").uid()) if in_memory else None
     identities = {number: identity_of(number) for number in range(1, daemons + 1)}
     leaders = [Leaders(_lease_of, identities)] if daemons > 1 else []
     recording = Recording(driver, [*all_invariants(), *workload_invariants(), *leaders], clock)
@@ -288,25 +323,8 @@ def simulate(
 
     def open_logs(later: Later) -> list[EventLog]:
         if driver is None:
-            entropy = SeededEntropy(seed, "store")
-            return [
-                open_store(
-                    store,
-                    clock=WrongClock(clock, faults, "clock"),
-                    inline=True,
-                    entropy=entropy,
-                    projections=projections(FACTS),
-                    wrap_driver=lambda inner: FaultyDriver(inner, faults, later),
-                )
-            ]
-        if daemons == 1:
-            return [EventLog(FaultyDriver(driver, faults, later), WrongClock(clock, faults, "clock"))]
-        shared = SharedLog(driver)
-        drivers = [Daemon(shared, number, faults) for number in identities]
-        return [
-            EventLog(FaultyDriver(each, faults, later, each.name), _clock_of(each.number, clock, faults))
-            for each in drivers
-        ]
+            return [_open_file(store, seed, clock, faults, later)]
+        return _open_in_memory(driver, list(identities), clock, faults, later)
 
     async def main() -> None:
         simulation = Simulation(seed, duration_s, script_, nodes, faults, recording, clock, said, open_logs)
@@ -323,15 +341,7 @@ def simulate(
             run_deterministic(main, seed, limit_steps=LIMIT_STEPS, on_step=count)
         except Exception as error:  # noqa: BLE001 - whatever ends a run is what the run has found
             recording.broken("no crash", 0, "".join(traceback.format_exception(error)))
-    reader: Reader = recording if driver is not None else LogReader(store)
-    try:
-        if not recording.violations:
-            for text in rest.diverging_decisions(Incident(reader)):
-                recording.broken("replay", 0, text)
-        decisions = list(reader.decisions())
-        digest = digest_of(recording.events_seen, iter(decisions), reader.inputs())
-    finally:
-        reader.close()
+    decisions, digest = _decided(recording, recording if driver is not None else LogReader(store))
     return Run(
         seed=seed,
         digest=digest,
