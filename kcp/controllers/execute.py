@@ -91,11 +91,14 @@ class Executor:
             with anyio.fail_after(DEADLINE_S):
                 results = await self.client.create_all(creates, cause=self.cause)
         except TimeoutError:
-            return [fx.Outcome(error=Timeout(f"Create took longer than {DEADLINE_S:g} s"))] * len(batch)
+            late = Timeout(f"Create took longer than {DEADLINE_S:g} s")
+            return [self._failed(effect, late) for effect in batch]
         except ApiError as error:
-            return [fx.Outcome(error=error)] * len(batch)
+            return [self._failed(effect, error) for effect in batch]
         return [
-            fx.Outcome(error=result) if isinstance(result, ApiError) else self._wrote(effect.resource, result)
+            self._failed(effect, result)
+            if isinstance(result, ApiError)
+            else self._wrote(effect.resource, result)
             for effect, result in zip(batch, results, strict=True)
         ]
 

@@ -25,11 +25,11 @@ Json = dict[str, Any]
 
 
 def dependents_of_nobody(store: EventLog) -> Iterator[str]:
-    """Objects whose owners are all gone."""
+    """Objects whose owners are all gone; one that is being deleted is on its way (`unsettled` knows what holds it)."""
     uids = {record.uid for record in everything(store)}
     for record in everything(store):
         owners = meta.owner_references(record.value)
-        if owners and not any(ref["uid"] in uids for ref in owners):
+        if owners and not meta.is_deleting(record.value) and not any(ref["uid"] in uids for ref in owners):
             yield f"{record.key} outlives {', '.join(ref['kind'] + ' ' + ref['name'] for ref in owners)}"
 
 

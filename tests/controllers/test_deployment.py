@@ -226,6 +226,18 @@ def test_scaling_in_mid_rollout_is_proportional() -> None:
     assert sizes(world) == [11, 7]
 
 
+def test_recreate_of_another_size_is_not_stuck_on_several_active_replicasets() -> None:
+    world = World(deployment("web", replicas=4))
+    settle(world)
+    set_image(world, "registry.example/unpullable:2")
+    for _ in range(3):
+        world.plan(CONTROLLER, KEY)
+    assert len([size for size in sizes(world) if size]) == 2
+    edit(world, replicas=9, strategy={"type": "Recreate"})
+    settle(world)
+    assert sizes(world) == [0, 9]
+
+
 def test_a_rollout_that_does_not_move_times_out() -> None:
     world = World(deployment("web", replicas=1, progressDeadlineSeconds=60))
     settle(world, pods=False)

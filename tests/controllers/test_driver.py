@@ -127,7 +127,20 @@ async def test_a_key_is_not_planned_before_the_cache_has_its_own_writes() -> Non
         assert [effect["kind"] for effect in row.effects] == ["Create", "RequeueAfter"]
 
 
-async def test_a_write_whose_answer_was_lost_is_not_made_twice() -> None:
+def three_per(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+    """Three children for every `parent`, made together in one request."""
+    del env
+    parent = view.configs.get(key)
+    if parent is None or not parent["metadata"]["name"].startswith("parent"):
+        return
+    missing = 3 - sum(c["metadata"]["name"].startswith("child") for c in view.configs.list())
+    child = {**config("", of=key), "metadata": {"generateName": "child-", "namespace": "default"}}
+    if missing > 0:
+        yield fx.All([fx.Create("configmaps", "default", child) for _ in range(missing)])
+
+
+@pytest.mark.parametrize(("plan", "children"), [(once_per, 1), (three_per, 3)])
+async def test_a_write_whose_answer_was_lost_is_not_made_twice(plan: Any, children: int) -> None:
     """Found by simulation: with late watches every retry made one more."""
     lost: list[Request] = []
     standing: list[SharedInformer] = []
@@ -139,17 +152,17 @@ async def test_a_write_whose_answer_was_lost_is_not_made_twice() -> None:
             return "lose"
         return None
 
-    async with running(controller(once_per, MAKER), meddle) as here:
+    async with running(controller(plan, MAKER), meddle) as here:
         cache = here.cluster.informers.informer("configmaps")
         standing.append(cache)
         drain = cache._reflector.drain
         await here.create(config("parent"))
         await anyio.sleep(5)
-        assert lost and len(await here.names()) == 2
+        assert lost and len(await here.names()) == 1 + children
         cache._reflector.drain = drain
         drain()
         await anyio.sleep(60)
-        assert len(await here.names()) == 2
+        assert len(await here.names()) == 1 + children
 
 
 async def test_a_failed_effect_is_retried_with_growing_waits() -> None:

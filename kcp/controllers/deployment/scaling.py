@@ -53,8 +53,15 @@ def resize(rollout: Rollout, rs: Json, size: int) -> Scaled:
 
 
 def is_scaling_event(rollout: Rollout) -> bool:
-    """Whether some active ReplicaSet was last sized for another number of replicas."""
-    for rs in active(rollout.all):
+    """Whether some active ReplicaSet was last sized for another number of replicas.
+
+    Recreate with several active ones (adopted, or left by another strategy) is none: `scale` sizes none of them, so as
+    a scaling event it would stay one for ever. The rollout takes the old ones down and sizes the new one.
+    """
+    busy = active(rollout.all)
+    if not rollout.rolling and len(busy) > 1:
+        return False
+    for rs in busy:
         desired = workloads.annotated_replicas(rs, workloads.DESIRED_REPLICAS)
         if desired is not None and desired != rollout.replicas:
             return True
