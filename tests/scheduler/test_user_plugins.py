@@ -21,7 +21,7 @@ from tests.scheduler.test_remake import remade
 Json = dict[str, Any]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "scheduler-plugins"
 PLUGINS = ("data_locality.py:DataLocality", "interference.py:Interference", "deadline.py:Deadline")
-FILES = ("data-locality", "interference", "deadline")
+FILES = ("data-locality.yaml", "interference.yaml", "deadline.yaml")
 
 
 def configured(tmp_path: Path, source: str, args: Json | None = None) -> Configuration:
@@ -47,7 +47,7 @@ async def annotated_pod(bench: Bench, name: str, annotations: Json, **more: Any)
 
 
 def example(name: str) -> Configuration:
-    return read_configuration(EXAMPLES / f"{name}.yaml")
+    return read_configuration(EXAMPLES / name)
 
 
 async def all_remade(bench: Bench) -> None:
@@ -56,7 +56,7 @@ async def all_remade(bench: Bench) -> None:
 
 
 def test_data_locality_goes_where_the_data_is() -> None:
-    configuration = example("data-locality")
+    configuration = example("data-locality.yaml")
 
     async def check(bench: Bench) -> None:
         with armed(MODULE_PREFIX):
@@ -79,7 +79,7 @@ def test_data_locality_goes_where_the_data_is() -> None:
 
 
 def test_interference_keeps_disturbers_apart() -> None:
-    configuration = example("interference")
+    configuration = example("interference.yaml")
     label = "interference.example.com/class"
 
     async def check(bench: Bench) -> None:
@@ -99,7 +99,7 @@ def test_interference_keeps_disturbers_apart() -> None:
 
 
 def test_deadline_finishes_in_time_and_keeps_fast_nodes_free() -> None:
-    configuration = example("deadline")
+    configuration = example("deadline.yaml")
     work, within, speed = (f"deadline.example.com/{name}" for name in ("work", "within", "speed"))
 
     async def check(bench: Bench) -> None:
@@ -122,7 +122,7 @@ def test_deadline_finishes_in_time_and_keeps_fast_nodes_free() -> None:
 
 
 def test_a_pod_that_a_plugin_refused_is_tried_again_when_something_changes() -> None:
-    configuration = example("data-locality")
+    configuration = example("data-locality.yaml")
 
     async def check(bench: Bench) -> None:
         await annotated_node(bench, "n", {})
