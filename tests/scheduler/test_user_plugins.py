@@ -21,7 +21,6 @@ from tests.scheduler.test_remake import remade
 Json = dict[str, Any]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "scheduler-plugins"
 PLUGINS = ("data_locality.py:DataLocality", "interference.py:Interference", "deadline.py:Deadline")
-FILES = ("data-locality.yaml", "interference.yaml", "deadline.yaml")
 
 
 def configured(tmp_path: Path, source: str, args: Json | None = None) -> Configuration:
