@@ -79,7 +79,7 @@ class DaemonSettings:
             raise ValueError(
                 "sealing a log on PostgreSQL needs --archive: a folder that all daemons see at the same path"
             )
-        parquet.library()
+        parquet.require()
         return Policy(
             self.seal_after_s,
             self.history_retention_s or None,

@@ -7,6 +7,7 @@ the rest of the file, and a damaged page is noticed also then. `body` is the nor
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,23 +29,27 @@ COLUMNS = (
 RV, OID, PREV_RV = COLUMNS.index("rv"), COLUMNS.index("oid"), COLUMNS.index("prev_rv")
 
 
+MISSING = "sealed events are parquet files: pip install 'kcp-controlplane[archive]'"
+
+
 def library() -> Any:
-    """pyarrow, or StoreError with what to install."""
+    """pyarrow, or StoreError with what to install. It costs 30 MiB: asked for when there is a file to read or write."""
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise StoreError(
-            "sealed events are parquet files: pip install 'kcp-controlplane[archive]'"
-        ) from error
+        raise StoreError(MISSING) from error
     return pyarrow
 
 
 def installed() -> bool:
-    try:
-        library()
-    except StoreError:
-        return False
-    return True
+    """Without loading it."""
+    return importlib.util.find_spec("pyarrow") is not None
+
+
+def require() -> None:
+    """Raises StoreError when pyarrow is not installed."""
+    if not installed():
+        raise StoreError(MISSING)
 
 
 @attrs.define

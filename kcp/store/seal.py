@@ -75,7 +75,7 @@ def seal(url_or_path: str | Path, *, clock: Clock, policy: Policy | None = None)
     """One pass. Raises Locked while kcp runs on SQLite or another one seals PostgreSQL, StoreError when a file
     does not equal the table: then nothing was dropped."""
     policy = policy or Policy()
-    parquet.library()
+    parquet.require()
     if is_postgres(url_or_path):
         from kcp.store.seal_postgres import PostgresLog
 

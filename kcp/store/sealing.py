@@ -108,7 +108,7 @@ def steps(
     few minutes do not make a file each. `beside`: the folder is the one that readers look in by themselves; else its place is told in the log.
     Raises StoreError when a file cannot be written or read again, Moved when someone else was faster.
     """
-    parquet.library()
+    parquet.require()
     place = None if beside else folder
     if beside:
         _tidy(log, folder)
