@@ -17,16 +17,14 @@ Json = dict[str, object]
 
 
 @click.command("why")
-@click.argument("target", metavar="KIND/NAME")
+@click.argument("target", metavar="KIND/NAME | KIND NAME", nargs=-1, required=True)
 @click.option("--namespace", "-n", default="default", show_default=True, help="Namespace of the object.")
 @click.option("--at", metavar="RV|TIME", help="As of a revision, a time, or a span back such as 10m.")
 @click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
 @log_options
-def command(target: str, namespace: str, at: str | None, form: str, source: str) -> None:
+def command(target: tuple[str, ...], namespace: str, at: str | None, form: str, source: str) -> None:
     """Tell why an object is as it is, or why it is gone: each step back to a person's request, newest first."""
-    kind, slash, name = target.partition("/")
-    if not slash or not name:
-        raise click.UsageError("say KIND/NAME, as in pod/web-1 or deployment/web")
+    kind, name = _kind_and_name(target)
     with one_line_errors(), history.reader(source) as connection:
         resource, namespaced = resolve(connection, kind)
         last = None if at is None else _revision(connection, at)
@@ -37,8 +35,16 @@ def command(target: str, namespace: str, at: str | None, form: str, source: str)
     click.echo(story.state)
     for link in story.links:
         click.echo(_line(link))
-    if not story.whole:
-        click.echo("the log does not reach further back")
+    if story.missing:
+        click.echo(story.missing)
+
+
+def _kind_and_name(target: tuple[str, ...]) -> tuple[str, str]:
+    """As kubectl takes it: in one word or in two."""
+    words = target[0].split("/", 1) if len(target) == 1 else list(target)
+    if len(words) != 2 or not all(words):
+        raise click.UsageError("say KIND/NAME, as in pod/web-1, or KIND NAME")
+    return words[0], words[1]
 
 
 def _revision(connection: sa.Connection, at: str) -> int:
@@ -56,7 +62,7 @@ def _document(story: Story) -> Json:
     subject = story.subject
     return {
         "kind": subject.kind, "resource": subject.resource, "namespace": subject.namespace, "name": subject.name,
-        "uid": subject.uid, "state": story.state, "whole": story.whole, "links": [_link(link) for link in story.links],
+        "uid": subject.uid, "state": story.state, "missing": story.missing, "links": [_link(link) for link in story.links],
     }  # fmt: skip
 
 

@@ -29,12 +29,22 @@ from kcp.store.protocol import Op
 
 Json = dict[str, Any]
 MAX_LINKS = 24
+MAX_VERSIONS = 2000
+"""How far a story goes back in one object's versions; most are reports that no story tells."""
 PAGE = 64
 """Versions read at once on the way back."""
+LEFT_OUT = "older changes are left out"
+ENDS = "the log does not reach further back"
 MAX_CHANGES = 3
 """Changed fields that a link names."""
 SERVICE_ACCOUNT, NODE = "system:serviceaccount:kube-system:", "system:node:"
-objects, kinds, events, decisions = tables.objects, tables.kinds, tables.events, tables.decisions
+objects, kinds, events, decisions, about = (
+    tables.objects,
+    tables.kinds,
+    tables.events,
+    tables.decisions,
+    tables.about,
+)
 
 
 class NoSuchObject(ValueError):
@@ -72,12 +82,12 @@ class Link:
 
 @attrs.frozen(slots=True)
 class Story:
-    """`state` says what is the case, `links` why, newest first; `whole` is False where the log does not reach further back."""
+    """`state` says what is the case, `links` why, newest first; `missing` what stands behind the last one, "" for nothing."""
 
     subject: Subject
     state: str
     links: tuple[Link, ...]
-    whole: bool = True
+    missing: str = ""
 
 
 @attrs.frozen(slots=True)
@@ -103,9 +113,11 @@ def why(
         raise NoSuchObject(f'the log has no {resource} "{name}" at that moment')
     newest = next(teller.back(subject, last))
     links = tuple(_newest_first(teller.tell(subject, last)))
-    return Story(
-        subject, _state(subject, newest), links[:MAX_LINKS], not teller.cut and len(links) <= MAX_LINKS
-    )
+    if teller.left_out or len(links) > MAX_LINKS:
+        missing = LEFT_OUT
+    else:
+        missing = ENDS if teller.begins_late() and teller.is_open(links) else ""
+    return Story(subject, _state(subject, newest), links[:MAX_LINKS], missing)
 
 
 def _newest_first(links: Iterator[Link]) -> list[Link]:
@@ -116,8 +128,8 @@ def _newest_first(links: Iterator[Link]) -> list[Link]:
 @attrs.define
 class _Teller:
     connection: sa.Connection
-    cut: bool = False
-    """Set when the log begins after something that the story needs."""
+    left_out: bool = False
+    """Set when an object has more to tell than a story holds."""
 
     # --- what the log has ---
 
@@ -174,16 +186,38 @@ class _Teller:
 
     def tell(self, subject: Subject, last: int) -> Iterator[Link]:
         """The milestones of the object up to `last`, what led to the newest of them and what led to the first."""
-        versions = list(self.back(subject, last))
-        dying = [v for v in versions if v.op is Op.DELETED or _starts_dying(v)]
-        milestones = dying or [v for v in versions if _is_milestone(subject, v)]
-        if subject.resource == "pods" and not dying:
-            yield from self._refusal(subject, versions[0], last)
+        milestones = self._milestones(subject, last)
+        if subject.resource == "pods" and not any(_ends_it(version) for version in milestones):
+            yield from self._refusal(subject, next(self.back(subject, last)), last)
         for version in milestones:
             yield self.link(subject, version)
-        self.cut = not dying and versions[-1].op is not Op.ADDED
         for version in milestones[:1] + milestones[1:][-1:]:
             yield from self.behind(subject, version, MAX_LINKS)
+
+    def _milestones(self, subject: Subject, last: int) -> list[Version]:
+        """Newest first: how it ended, if it did; else what made it what it is."""
+        ended: list[Version] = []
+        made: list[Version] = []
+        for number, version in enumerate(self.back(subject, last)):
+            if _ends_it(version):
+                ended.append(version)
+                if version.op is not Op.DELETED:
+                    break
+            elif _is_milestone(subject, version):
+                made.append(version)
+            if number == MAX_VERSIONS or len(made) > MAX_LINKS:
+                self.left_out = not ended
+                break
+        return ended or made
+
+    def begins_late(self) -> bool:
+        """Whether what this log says first is not what happened first: an export of a range, or dropped history."""
+        base = sa.select(about.c.value).where(about.c.key == "base_rv")
+        return int(self.connection.execute(base).scalar_one_or_none() or 0) > 0
+
+    def is_open(self, links: Sequence[Link]) -> bool:
+        """Whether the oldest link is one that somebody else must have moved, or none at all."""
+        return not links or bool(links[-1].decision)
 
     def behind(self, subject: Subject, version: Version, depth: int) -> Iterator[Link]:
         """What moved the maker of a change, then what moved its maker, up to who acted by itself."""
@@ -204,7 +238,7 @@ class _Teller:
         for concerned in self._concerned(subject, version, decided):
             for found in self.back(concerned, decided.before - 1):
                 if decided.controller in _BY_REFERENCE:
-                    if found.op is Op.DELETED or _starts_dying(found):
+                    if _ends_it(found):
                         yield concerned, found
                         break
                     continue
@@ -371,6 +405,10 @@ def _targets(value: Any) -> Iterator[str]:
 
 def _path(version: Version, path: str) -> FieldChange | None:
     return next((change for change in version.changes if change.path == path), None)
+
+
+def _ends_it(version: Version) -> bool:
+    return version.op is Op.DELETED or _starts_dying(version)
 
 
 def _starts_dying(version: Version) -> bool:

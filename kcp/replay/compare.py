@@ -77,7 +77,7 @@ def chain(incident: Incident, decision: Decision, frontier: dict[str, int]) -> l
     except (NoSuchObject, StoreError):
         return []
     lines = [f"rv {link.rv}  {_time(link.ts_us)}  {link.who} {link.what}" for link in story.links]
-    return lines if story.whole else [*lines, "the log does not reach further back"]
+    return [*lines, story.missing] if story.missing else lines
 
 
 def _subject(incident: Incident, decision: Decision, frontier: dict[str, int]) -> tuple[str, str, str] | None:

@@ -15,6 +15,7 @@ import attrs
 from kcp.base.clock import SystemClock, moment
 from kcp.store.feed import Feed
 from kcp.store.head import Objects
+from kcp.store.log import page
 from kcp.store.protocol import (
     Committed,
     Decision,
@@ -107,12 +108,9 @@ class PastStore:
         limit: int | None = None,
     ) -> Sequence[Record]:
         self._check_reached(rv)
-        found = self.list(resource, namespace)
-        if rv != self._rv:
-            found = self._reader.list_at(resource, rv, namespace)
-        if after is not None:
-            found = [record for record in found if (record.key.namespace, record.key.name) > after]
-        return found if limit is None else found[:limit]
+        here = rv == self._rv
+        found = self.list(resource, namespace) if here else self._reader.list_at(resource, rv, namespace)
+        return page(found, after, limit)
 
     async def events_since(
         self, rv: int, *, until: int | None = None, resources: Sequence[str] | None = None, limit: int = 1000

@@ -128,7 +128,7 @@ class EventLog:
     ) -> Sequence[Record]:
         self._check_reached(rv)
         if rv == self.rv:
-            return _page(self.list(resource, namespace), after, limit)
+            return page(self.list(resource, namespace), after, limit)
         return await self._driver.list_at(resource, rv, namespace, after, limit)
 
     async def events_since(
@@ -241,7 +241,8 @@ class EventLog:
             raise FutureRevision(rv, self.rv)
 
 
-def _page(records: Sequence[Record], after: tuple[str, str] | None, limit: int | None) -> Sequence[Record]:
+def page(records: Sequence[Record], after: tuple[str, str] | None, limit: int | None) -> Sequence[Record]:
+    """The next `limit` of ordered records, strictly after a (namespace, name)."""
     if after is not None:
         start = _first_after(records, after)
         records = records[start:]

@@ -15,6 +15,7 @@ from kcp.cli.export import command as export
 from kcp.cli.why import command
 from kcp.client.client import Client
 from kcp.controlplane.cluster import ClusterOptions
+from kcp.replay import causes
 from kcp.store import history
 from tests.replay.placements import record
 from tests.support.builders import deployment
@@ -77,7 +78,7 @@ def story(log: str, target: str, *arguments: str) -> list[str]:
     done = CliRunner().invoke(command, [target, "--data", log, "--format", "json", *arguments])
     assert done.exit_code == 0, done.output
     told = orjson.loads(done.output)
-    assert told["whole"]
+    assert told["missing"] == ""
     assert [link["rv"] for link in told["links"]] == sorted(
         {link["rv"] for link in told["links"]}, reverse=True
     )
@@ -201,6 +202,30 @@ def test_what_was_never_there_is_one_line(log: str) -> None:
     done = CliRunner().invoke(command, ["pod/nobody", "--data", log])
     assert (done.exit_code, done.output) == (1, 'Error: the log has no pods "nobody" at that moment\n')
     assert CliRunner().invoke(command, ["pod", "--data", log]).exit_code == 2
+    assert CliRunner().invoke(command, ["pod", "a", "b", "--data", log]).exit_code == 2
+
+
+def test_kind_and_name_may_be_two_words(log: str) -> None:
+    one, two = (
+        CliRunner().invoke(command, [*target, "--data", log]) for target in (["ns/gone"], ["ns", "gone"])
+    )
+    assert one.exit_code == two.exit_code == 0 and one.output == two.output
+
+
+def test_an_export_without_the_wish_says_that_it_ends(log: str, tmp_path: Path) -> None:
+    pod, tail = names(log, "pods", "web")[4], str(tmp_path / "tail.kcp")
+    with history.reader(log) as connection:
+        born = history.versions(connection, "pods", "default", pod)[0].rv
+    assert CliRunner().invoke(export, [tail, "--data", log, "--from", str(born)]).exit_code == 0
+    told = CliRunner().invoke(command, [f"pod/{pod}", "--data", tail]).output.splitlines()
+    assert "replicaset-controller created pod" in told[-2]
+    assert told[-1] == "the log does not reach further back"
+
+
+def test_a_long_story_says_that_it_is_cut(log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(causes, "MAX_LINKS", 1)
+    told = CliRunner().invoke(command, ["deploy/web", "--data", log]).output.splitlines()
+    assert len(told) == 3 and told[-1] == "older changes are left out"
 
 
 def test_lines_carry_revision_time_and_decision(log: str) -> None:
