@@ -47,7 +47,7 @@ def about(incident: Incident, decision: Decision, frontier: dict[str, int]) -> l
         f"key       {decision.key}",
         f"at        {_time(decision.now_us)}, triggered by {decision.trigger}",
         f"frontier  {_frontier(frontier)}",
-        f"because   {_because(incident, decision, frontier)}",
+        f"because   {_because(incident, frontier)}",
     ]
     return lines + [f"          {line}" for line in chain(incident, decision, frontier)]
 
@@ -132,9 +132,8 @@ def _frontier(frontier: dict[str, int]) -> str:
     return f"rv {newest} ({', '.join(f'{r}:{rv}' for r, rv in shown)}{more})"
 
 
-def _because(incident: Incident, decision: Decision, frontier: dict[str, int]) -> str:
+def _because(incident: Incident, frontier: dict[str, int]) -> str:
     """The newest event of the frontier: what the caches had just seen, and who had caused it."""
-    del decision
     event = _newest(incident, frontier)
     if event is None:
         return "nothing that the log tells"
@@ -193,7 +192,7 @@ def _there(incident: Incident, divergence: Divergence) -> Json | None:
 def _differences(title: str, before: Json | None, wanted: Json) -> list[str]:
     if before is None:
         return []
-    changes = [str(change) for change in diff(_restrict(before, wanted), wanted)]
+    changes = [str(change) for change in diff(part_of(before, wanted), wanted)]
     return ["", f"{title} → what would be written now", *changes] if changes else []
 
 
@@ -207,10 +206,10 @@ def _object_of(effect: fx.Effect) -> Json | None:
     return None
 
 
-def _restrict(full: Any, wanted: Any) -> Any:
+def part_of(full: Any, wanted: Any) -> Any:
     """Only the fields of `full` that `wanted` speaks of."""
     if isinstance(full, dict) and isinstance(wanted, dict):
-        return {k: _restrict(full[k], wanted[k]) for k in wanted if k in full}
+        return {k: part_of(full[k], wanted[k]) for k in wanted if k in full}
     if isinstance(full, list) and isinstance(wanted, list) and len(full) == len(wanted):
-        return [_restrict(a, b) for a, b in zip(full, wanted, strict=True)]
+        return [part_of(a, b) for a, b in zip(full, wanted, strict=True)]
     return full

@@ -21,10 +21,11 @@ import attrs
 from kcp.base.clock import moment
 from kcp.controllers import effects as fx
 from kcp.controllers.sources import Controller, Everything, Fan, Self, Timer
-from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT
+from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT, by_name
 from kcp.machinery import meta
 from kcp.machinery.labels import parse_selector
 from kcp.machinery.patch.merge_patch import apply_merge_patch
+from kcp.replay.compare import part_of
 from kcp.replay.cursor import Caches
 from kcp.replay.importers.formats import ABOUT_FORMAT, TITLES
 from kcp.replay.incident import Incident
@@ -175,7 +176,7 @@ class _Inferring:
 
     def _decide(self, place: tuple[str, str]) -> Iterator[Inference]:
         writes = self.open.pop(place)
-        controller = next(c for c in (*CONTROLLERS, *OFF_BY_DEFAULT) if c.name == place[0])
+        controller = by_name(place[0])
         while writes:
             found = self._infer(controller, place[1], writes)
             taken = {event.rv for event in found.writes}
@@ -220,11 +221,9 @@ class _Inferring:
         except Exception as bug:  # noqa: BLE001 - what a planner makes of a state that is not whole
             return Guess(rv, tuple(maker.planned), f"the planner raised {bug!r} on what the log tells")
         guess = Guess(rv, tuple(maker.planned))
-        return (
-            guess
-            if guess.agrees
-            else attrs.evolve(guess, unclear=self._blind(controller, key, caches, writes))
-        )
+        if guess.agrees:
+            return guess
+        return attrs.evolve(guess, unclear=self._blind(controller, key, caches, writes))
 
     def _blind(self, controller: Controller, key: str, caches: Caches, writes: Sequence[Event]) -> str:
         """Why the planner could not know enough; "" when nothing is known to be missing."""
@@ -365,17 +364,8 @@ def _changes(effect: fx.Effect, event: Event) -> tuple[str, ...]:
     if said is None or event.op is Op.DELETED or is_purged(event.record.value):
         return ()
     ours = _plain(said)
-    theirs = _plain(_part(event.record.value, said))
+    theirs = _plain(part_of(event.record.value, said))
     return tuple(str(change) for change in diff(theirs, ours))
-
-
-def _part(full: Any, wanted: Any) -> Any:
-    """Only what `wanted` speaks of."""
-    if isinstance(full, dict) and isinstance(wanted, dict):
-        return {name: _part(full[name], wanted[name]) for name in wanted if name in full}
-    if isinstance(full, list) and isinstance(wanted, list) and len(full) == len(wanted):
-        return [_part(a, b) for a, b in zip(full, wanted, strict=True)]
-    return full
 
 
 def _plain(value: Any, inside: str = "") -> Any:

@@ -40,7 +40,9 @@ from kcp.machinery.codec.protobuf_table import (
 from kcp.machinery.gvk import GroupVersion, GroupVersionKind
 from kcp.machinery.times import format_go_duration_ns
 
-__all__ = ["ProtobufError", "UnknownProtobufKind", "decode_protobuf", "encode_protobuf", "message_name"]
+__all__ = [
+    "ProtobufError", "UnknownProtobufKind", "decode_protobuf", "encode_protobuf", "members_of", "message_name",
+]  # fmt: skip
 
 Json = dict[str, Any]
 
@@ -71,9 +73,9 @@ def decode_protobuf(body: bytes, expected: GroupVersionKind | None = None) -> Js
 
 
 def _decode_envelope(body: bytes, expected: GroupVersionKind | None) -> Json:
-    envelope = _members(body, 4, len(body))
+    envelope = members_of(body, 4, len(body))
     type_meta, raw = _bytes_of(envelope.get(1)), _bytes_of(envelope.get(2))
-    names = _members(type_meta, 0, len(type_meta))
+    names = members_of(type_meta, 0, len(type_meta))
     gvk = _defaulted(_text_of(names.get(1)), _text_of(names.get(2)), expected)
     if not gvk.kind or not gvk.version:
         missing = "apiVersion" if gvk.kind else "Kind"
@@ -390,8 +392,8 @@ def _read_bytes(buf: bytes, at: int, stop: int) -> str:
     return base64.b64encode(buf[at:stop]).decode()
 
 
-def _members(buf: bytes, at: int, stop: int) -> dict[int, int | bytes]:
-    """The fields of a small message by number: numbers, or slices of bytes; of repeated ones the last."""
+def members_of(buf: bytes, at: int, stop: int) -> dict[int, int | bytes]:
+    """The fields of a small message by number: numbers, or slices of bytes; of repeated ones the last. Raises ProtobufError."""
     return dict(_each(buf, at, stop))
 
 
@@ -436,7 +438,7 @@ def _int_of(value: int | bytes | None) -> int:
 def _read_moment(buf: bytes, at: int, stop: int) -> datetime | None:
     if at == stop:
         return None
-    members = _members(buf, at, stop)
+    members = members_of(buf, at, stop)
     seconds, nanos = _int64(_int_of(members.get(1))), _int32(_int_of(members.get(2)))
     try:
         moment = datetime.fromtimestamp(seconds, UTC)
@@ -456,15 +458,15 @@ def _read_micro_time(buf: bytes, at: int, stop: int) -> Any:
 
 
 def _read_duration(buf: bytes, at: int, stop: int) -> str:
-    return format_go_duration_ns(_int64(_int_of(_members(buf, at, stop).get(1))))
+    return format_go_duration_ns(_int64(_int_of(members_of(buf, at, stop).get(1))))
 
 
 def _read_quantity(buf: bytes, at: int, stop: int) -> str:
-    return _text_of(_members(buf, at, stop).get(1)) or "0"
+    return _text_of(members_of(buf, at, stop).get(1)) or "0"
 
 
 def _read_int_or_string(buf: bytes, at: int, stop: int) -> int | str:
-    members = _members(buf, at, stop)
+    members = members_of(buf, at, stop)
     if members.get(1) == 1:
         return _text_of(members.get(3))
     return _int32(_int_of(members.get(2)))
@@ -476,7 +478,7 @@ def _read_strings(buf: bytes, at: int, stop: int) -> list[str]:
 
 def _read_raw(buf: bytes, at: int, stop: int) -> Any:
     """RawExtension, FieldsV1, JSON: the text itself is JSON, or an object in an envelope of its own."""
-    raw = _bytes_of(_members(buf, at, stop).get(1))
+    raw = _bytes_of(members_of(buf, at, stop).get(1))
     if not raw:
         return ABSENT
     if raw[:4] == MAGIC:
@@ -500,7 +502,7 @@ def _read_schema_or_array(buf: bytes, at: int, stop: int) -> Any:
 
 
 def _read_schema_or_bool(buf: bytes, at: int, stop: int) -> Any:
-    members = _members(buf, at, stop)
+    members = members_of(buf, at, stop)
     return _read_schema(members[2]) if 2 in members else bool(members.get(1))
 
 

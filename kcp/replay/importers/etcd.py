@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kcp.machinery.codec.protobuf import ProtobufError, members_of
 from kcp.replay.importers.bbolt import Bolt
 from kcp.replay.importers.kinds import Kinds
 from kcp.replay.importers.reading import Faults, Malformed, content
@@ -57,9 +58,9 @@ def _main(revision: bytes) -> int:
 
 def _change(where: str, place: bytes, value: bytes, registry: Registry, faults: Faults) -> Change | None:
     try:
-        fields = key_value(value)
-    except IndexError:
-        faults.add(where, "no mvccpb.KeyValue")
+        fields = members_of(value, 0, len(value))
+    except ProtobufError as error:
+        faults.add(where, f"no mvccpb.KeyValue: {error}")
         return None
     key, rv = fields.get(1, b""), _main(place)
     if not isinstance(key, bytes):
@@ -72,31 +73,3 @@ def _change(where: str, place: bytes, value: bytes, registry: Registry, faults: 
         faults.add(where, "a KeyValue with fields of other types")
         return None
     return registry.put(where, key, stored, rv, created)
-
-
-def key_value(message: bytes) -> dict[int, int | bytes]:
-    """The fields of a message that has only varints and bytes. Raises IndexError when it ends too early."""
-    found: dict[int, int | bytes] = {}
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        number, at = _varint(message, at)
-        if tag & 7 == 2:
-            if at + number > len(message):
-                raise IndexError(number)
-            found[tag >> 3] = message[at : at + number]
-            at += number
-        else:
-            found[tag >> 3] = number
-    return found
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, at
-        shift += 7
