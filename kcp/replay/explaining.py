@@ -172,7 +172,7 @@ def _on_the_state(
 def _revision(incident: Incident, at: int | datetime | None) -> int:
     """The revision that `at` means, at most the newest. Raises NothingToExplain before the first."""
     first = max((record.rv for records in incident.log.base.values() for record in records), default=0)
-    newest = max(incident.log.written, default=first)
+    newest = incident.log.last_rv
     if at is None:
         return newest
     found = min(at, newest) if isinstance(at, int) else _revision_of(incident, microseconds(at), first)

@@ -70,6 +70,7 @@ def open_store(
         return EventLog(SqliteDriver(path, clock, inline=inline, read_only=True), clock, read_only=True)
     release = lock(path)
     try:
+        _refuse_unfinished(path)
         _prepare(path, entropy or SystemEntropy())
         return EventLog(
             wrap_driver(SqliteDriver(path, clock, inline=inline, release=release, durable=durable)),
@@ -103,6 +104,20 @@ def sqlite_path(url_or_path: str | Path) -> Path:
         )
     path = Path(target)
     return path if path.is_file() or path.suffix in _FILE_SUFFIXES else path / FILE_NAME
+
+
+def partial(path: Path) -> Path:
+    """Where a file is made that takes the name `path` when it is whole."""
+    return path.with_name(path.name + ".partial")
+
+
+def _refuse_unfinished(path: Path) -> None:
+    """An empty log in the place of one that was to be restored would be taken for it."""
+    unfinished = partial(path)
+    if unfinished.exists() and not path.exists():
+        raise StoreError(
+            f"a restore or import into {path} was not finished: run it again, or remove {unfinished}"
+        )
 
 
 def lock(path: Path) -> Callable[[], None]:

@@ -29,7 +29,7 @@ import orjson
 from kcp.base.clock import Clock, microseconds
 from kcp.base.entropy import SystemEntropy
 from kcp.store import archive, check, leases, rows, schema
-from kcp.store.open import FILE_NAME, is_postgres, lock, sqlite_path
+from kcp.store.open import FILE_NAME, is_postgres, lock, partial, sqlite_path
 from kcp.store.protocol import StoreError
 from kcp.store.redaction import keyed_mask, redact_rows
 from kcp.store.sqlite import connect_read_only, read_only_uri
@@ -179,24 +179,24 @@ def tell(connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:
 @contextlib.contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
     """A fresh file beside `target`, which takes its name only when the caller is done and it is on the disk."""
-    partial = target.with_name(target.name + ".partial")
-    _forget(partial)
+    unfinished = partial(target)
+    _forget(unfinished)
     try:
-        os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StoreError(f"cannot write {target}: {(error.strerror or str(error)).lower()}") from error
     try:
-        yield partial
-        _sync(partial)
-        partial.rename(target)
+        yield unfinished
+        _sync(unfinished)
+        unfinished.rename(target)
         _sync(target.parent)
     finally:
-        _forget(partial)
+        _forget(unfinished)
 
 
-def _forget(partial: Path) -> None:
+def _forget(unfinished: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
-        Path(f"{partial}{suffix}").unlink(missing_ok=True)
+        Path(f"{unfinished}{suffix}").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -216,8 +216,8 @@ def new_file(target: Path) -> Iterator[sqlite3.Connection]:
     """A fresh log that becomes visible under its name only when it is complete and on the disk."""
     _refuse(target)
     try:
-        with _appearing(target) as partial, _writing(partial) as connection:
-            schema.upgrade(connection, partial)
+        with _appearing(target) as fresh, _writing(fresh) as connection:
+            schema.upgrade(connection, fresh)
             yield connection
             connection.execute("ANALYZE")
     except sqlite3.Error as error:
@@ -268,9 +268,9 @@ def backup(source: str | Path, target: Path, *, clock: Clock) -> BackedUp:
     """
     _refuse(target)
     try:
-        with _appearing(target) as partial:
-            _copy_all(source, partial)
-            with _writing(partial) as connection:
+        with _appearing(target) as fresh:
+            _copy_all(source, fresh)
+            with _writing(fresh) as connection:
                 done = _label(connection, clock)
         return attrs.evolve(done, size_bytes=target.stat().st_size)
     except sqlite3.Error as error:
@@ -362,8 +362,8 @@ def restore(file: Path, target: str | Path, *, at: int | datetime | None = None)
     release = lock(path)
     try:
         _refuse(path, ": restore into a new place")
-        with _appearing(path) as partial:
-            return _rewound(file, partial, at)
+        with _appearing(path) as fresh:
+            return _rewound(file, fresh, at)
     finally:
         release()
 

@@ -93,6 +93,21 @@ async def test_a_second_daemon_is_refused(tmp_path: Path) -> None:
         assert store.epoch == 2
 
 
+async def test_no_empty_log_takes_the_place_of_an_unfinished_restore(tmp_path: Path) -> None:
+    unfinished = tmp_path / "kcp.db.partial"
+    unfinished.touch()
+    with pytest.raises(
+        StoreError, match=r"a restore or import into .*kcp\.db was not finished: run it again, or remove "
+    ):
+        open_store(tmp_path, clock=SystemClock())
+    unfinished.unlink()
+    async with open_store(tmp_path, clock=SystemClock()):
+        pass
+    unfinished.touch()
+    async with open_store(tmp_path, clock=SystemClock()) as store:
+        assert store.rv == 0
+
+
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     async with open_for_test(tmp_path):
         pass
