@@ -128,13 +128,17 @@ def replica_status(
     """The status of a ReplicaSet; zero counters are absent, as Go's omitempty leaves them."""
     template_labels = from_set(rs["spec"]["template"].get("metadata", {}).get("labels", {}))
     min_ready_s = rs["spec"].get("minReadySeconds", 0)
-    active = [pod for pod in pods if pod_facts.is_active(pod)]
+    active: list[Json] = []
+    others: list[Json] = []
+    for pod in pods:
+        (active if pod_facts.is_active(pod) else others).append(pod)
     ready = [pod for pod in active if pod_facts.is_ready(pod)]
+    available = [p for p in ready if pod_facts.is_available(p, min_ready_s, now)] if min_ready_s else ready
     counters = {
         "fullyLabeledReplicas": sum(template_labels.matches(meta.labels(pod)) for pod in active),
         "readyReplicas": len(ready),
-        "availableReplicas": sum(pod_facts.is_available(pod, min_ready_s, now) for pod in ready),
-        "terminatingReplicas": sum(pod_facts.is_terminating(pod) for pod in pods),
+        "availableReplicas": len(available),
+        "terminatingReplicas": sum(pod_facts.is_terminating(pod) for pod in others),
     }
     status: Json = {"replicas": len(active), "observedGeneration": rs["metadata"].get("generation", 0)}
     status.update((name, count) for name, count in counters.items() if count or name == "terminatingReplicas")

@@ -5,66 +5,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 
-from tests.conformance import (
-    admission,
-    behaviours,
-    budgets,
-    collection,
-    containers,
-    cronjobs,
-    daemonsets,
-    deployments,
-    endpoints,
-    environments,
-    generations,
-    jobs,
-    lifecycles,
-    namespaces,
-    pods,
-    preemption,
-    probes,
-    quotas,
-    replicas,
-    resizes,
-    scheduling,
-    statefulsets,
-    storage,
-    taints,
-)
+import tests.conformance
 from tests.conformance.clusters import StandingCluster, ask_cluster
 from tests.conformance.scoreboard import PROOFS, rows
 
 RECORDED_PASSING = 255
 """Raised whenever rows are added; never lowered."""
-SCENARIOS = (
-    admission,
-    behaviours,
-    budgets,
-    collection,
-    containers,
-    cronjobs,
-    daemonsets,
-    deployments,
-    endpoints,
-    environments,
-    generations,
-    jobs,
-    lifecycles,
-    namespaces,
-    pods,
-    preemption,
-    probes,
-    quotas,
-    replicas,
-    resizes,
-    scheduling,
-    statefulsets,
-    storage,
-    taints,
-)
+for module in iter_modules(tests.conformance.__path__):
+    if not module.name.startswith("test_"):
+        import_module(f"tests.conformance.{module.name}")  # each registers what it proves
 ALONE = sorted(name for name, proof in PROOFS.items() if not proof.standing)
 STANDING = sorted(name for name, proof in PROOFS.items() if proof.standing)
 

@@ -88,8 +88,10 @@ def is_deleting(pod: Json) -> bool:
 
 
 def is_active(pod: Json) -> bool:
-    """Neither finished nor being deleted: what controllers count as a replica."""
-    return not is_terminal(pod) and not is_deleting(pod)
+    """Neither finished nor being deleted: what controllers count as a replica, of each pod in each plan."""
+    if pod.get("metadata", {}).get("deletionTimestamp"):
+        return False
+    return (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
 
 
 def is_terminating(pod: Json) -> bool:
