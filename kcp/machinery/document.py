@@ -13,7 +13,7 @@ is found without parsing, so the resourceVersion is spliced and a PartialObjectM
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 _SORTED = orjson.OPT_SORT_KEYS
 _METADATA = b'"metadata":{'
+_REVISION_PREFIX = len(b'"resourceVersion":"')
 
 
 def normal(value: Json) -> bytes:
@@ -49,12 +50,27 @@ def splice_revision(body: bytes, rv: int) -> bytes:
     return b'%b"resourceVersion":"%d"%b%b' % (body[:at], rv, comma, body[at:])
 
 
-class Document:
-    """An immutable version of an object: `encoded` bytes with resourceVersion, and its number `rv`."""
+def cut_revision(encoded: bytes, rv: int) -> bytes:
+    """What `splice_revision` made it from."""
+    start = encoded.index(_METADATA) + len(_METADATA)
+    end = start + _REVISION_PREFIX + len(str(rv)) + 1
+    if encoded[end : end + 1] == b",":
+        end += 1
+    return encoded[:start] + encoded[end:]
 
-    __slots__ = ("_value", "encoded", "rv")
+
+class Document:
+    """An immutable version of an object: `encoded` bytes with resourceVersion, and its number `rv`.
+
+    Of a version that only code in this process reads, `encoded` is never made.
+    """
+
+    __slots__ = ("_body", "_value", "encoded", "rv")
+
+    encoded: bytes
 
     def __init__(self, encoded: bytes, rv: int, value: Json | None = None) -> None:
+        self._body: bytes | None = None
         self.encoded = encoded
         self.rv = rv
         self._value = value
@@ -62,9 +78,32 @@ class Document:
     @classmethod
     def at(cls, body: bytes, rv: int, value: Json | None = None) -> Document:
         """From normal bytes. `value`, when given, is the decoded object; its resourceVersion is set here."""
+        document = cls.__new__(cls)
+        document._body = body
+        document.rv = rv
         if value is not None:
             value = {**value, "metadata": {**value["metadata"], "resourceVersion": str(rv)}}
-        return cls(splice_revision(body, rv), rv, value)
+        document._value = value
+        return document
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> bytes:
+            """`encoded`, at its first use; from then on the slot has it."""
+            if name != "encoded":
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            encoded = self.encoded = splice_revision(self._normal(), self.rv)
+            self._body = None
+            return encoded
+
+    def _normal(self) -> bytes:
+        assert self._body is not None
+        return self._body
+
+    @property
+    def body(self) -> bytes:
+        """The normal form that the log keeps: `encoded` without its resourceVersion."""
+        return self._body or cut_revision(self.encoded, self.rv)
 
     @property
     def value(self) -> Json:

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 import attrs
 
+from kcp.base.values import frozen
 from kcp.store.leases import LeaseRow
 from kcp.store.protocol import Decision, Event, Input, KindRow, Record
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Staged:
     """An event with what its row needs beyond it.
 
@@ -35,7 +36,7 @@ FactRow = tuple[Any, ...]
 """Values in the order of the table's columns: oid, rv, then the facts."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Batch:
     """One transaction. `base_rv` is the head it was staged on, `rv` the head after it.
 
@@ -57,7 +58,7 @@ class Batch:
     size_bytes: int = 0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Snapshot:
     """The state at start. `records` come ordered by kind, namespace, name; `input_seq` is the last used at `rv`."""
 

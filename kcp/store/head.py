@@ -24,25 +24,12 @@ Place = tuple[str, str]
 _FEW = 16
 """Up to so many new keys are inserted one by one; beyond, sorting the whole order is cheaper."""
 
-_METADATA = b'"metadata":{'
-_REVISION_PREFIX = len(b'"resourceVersion":"')
-
-
-def normal_bytes(document: Document) -> bytes:
-    """The normal form that the log keeps: `document.encoded` without its resourceVersion."""
-    encoded = document.encoded
-    start = encoded.index(_METADATA) + len(_METADATA)
-    end = start + _REVISION_PREFIX + len(str(document.rv)) + 1
-    if encoded[end : end + 1] == b",":
-        end += 1
-    return encoded[:start] + encoded[end:]
-
 
 def at_revision(record: Record, rv: int) -> Record:
     """The same state under another revision: what a removal shows."""
     document = record.document
     value = document.value if document.decoded else None
-    return attrs.evolve(record, rv=rv, document=Document.at(normal_bytes(document), rv, value))
+    return attrs.evolve(record, rv=rv, document=Document.at(document.body, rv, value))
 
 
 class Table:

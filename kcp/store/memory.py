@@ -12,7 +12,7 @@ import attrs
 from kcp.machinery.document import Document
 from kcp.store import leases
 from kcp.store.driver import Batch, Done, Snapshot, Staged
-from kcp.store.head import Place, normal_bytes
+from kcp.store.head import Place
 from kcp.store.leases import LeaseRow
 from kcp.store.protocol import Cause, Decision, Event, Input, KindRow, Op, Record, StoreError
 
@@ -100,7 +100,7 @@ class MemoryDriver:
         from_base = [record for record in self._base if record.key.resource == leases.RESOURCE]
         rows = []
         for record in from_base:
-            body = normal_bytes(record.document)
+            body = record.document.body
             row, _ = leases.advance(
                 None, record.oid, record.rv, self._base_ts_us, record.value, body, renewal=False
             )

@@ -16,7 +16,7 @@ import attrs
 import orjson
 
 from kcp.machinery.codec.json import decode_json
-from kcp.machinery.document import Document, Json, normal, splice_revision
+from kcp.machinery.document import Document, Json, normal
 from kcp.machinery.gvk import group_resource
 from kcp.store import leases, rows, tables
 from kcp.store.driver import Batch, Staged
@@ -82,23 +82,19 @@ def storable_text(text: str) -> str:
 class StoredDocument(Document):
     """A document whose normal form is made from the database's text when first asked for."""
 
-    __slots__ = ("_encoded", "_raw", "_text")
+    __slots__ = ("_raw", "_text")
 
     def __init__(self, text: str | None, raw: bytes | None, rv: int) -> None:
         self._text, self._raw = text, raw
-        self._encoded: bytes | None = None
+        self._body = None
         self.rv = rv
-        self._value: Json | None = None
+        self._value = None
 
-    @property
-    def encoded(self) -> bytes:  # type: ignore[override]
-        encoded = self._encoded
-        if encoded is None:
-            body = normal_body(self._text, self._raw)
-            assert body is not None
-            encoded = self._encoded = splice_revision(body, self.rv)
-            self._text = self._raw = None
-        return encoded
+    def _normal(self) -> bytes:
+        body = normal_body(self._text, self._raw)
+        assert body is not None
+        self._text = self._raw = None
+        return body
 
 
 def document(text: str | None, raw: bytes | None, rv: int) -> Document:

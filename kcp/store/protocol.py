@@ -26,8 +26,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Literal, Protocol
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.machinery.document import Document, Json
 
 MAX_BODY_BYTES = 1_572_864
@@ -44,7 +43,7 @@ class Op(IntEnum):
     """A renewal of a Lease: takes a revision, reaches watchers as MODIFIED, writes no event row."""
 
 
-@attrs.frozen(slots=True, cache_hash=True)
+@frozen(cache_hash=True)
 class Key:
     """Where an object lives. `resource` is the group resource: `pods`, `deployments.apps`."""
 
@@ -60,7 +59,7 @@ class Key:
         )
 
 
-@attrs.frozen(slots=True)
+@frozen
 class KindRow:
     """What the SQL views need to know of a resource; registered before its first write."""
 
@@ -73,7 +72,7 @@ class KindRow:
     history_class: HistoryClass = "full"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Record:
     """A live object at one revision. `rv` equals `document.rv`; `oid` is the revision that created it."""
 
@@ -89,7 +88,7 @@ class Record:
         return self.document.value
 
 
-@attrs.frozen(slots=True, cache_hash=True)
+@frozen(cache_hash=True)
 class Actor:
     """Who asks. Interned by the store."""
 
@@ -103,7 +102,7 @@ class Actor:
 SYSTEM = Actor("system:kcp")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Cause:
     """Why a change happened: the request, and the decision when a controller's effect made it."""
 
@@ -112,7 +111,7 @@ class Cause:
     decision_id: int | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Fence:
     """A leader's claim: refused with `Fenced` unless the Lease `oid` still has this epoch and a holder."""
 
@@ -120,7 +119,7 @@ class Fence:
     epoch: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Put:
     """Write this object. `body` is `normal(value)`; `value` is the decoded object, uid and name set.
 
@@ -133,12 +132,12 @@ class Put:
     renewal: bool = False
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Remove:
     """Remove the object. Watchers see its last state at the revision of the removal."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Keep:
     """Change nothing, take no revision: the answer is the current object."""
 
@@ -160,7 +159,7 @@ Change = Callable[[Record | None, Head], Put | Remove | Keep]
 """Current object (None: absent) and the staged head in, verdict out. Whatever it raises fails this operation."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Operation:
     key: Key
     change: Change
@@ -168,7 +167,7 @@ class Operation:
     fence: Fence | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Committed:
     """A durable outcome. `op` is None when nothing changed (`Keep`); then `rv` is the current object's.
 
@@ -181,7 +180,7 @@ class Committed:
     previous: Record | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Event:
     """One change as watchers and history see it.
 
@@ -200,7 +199,7 @@ class Event:
         return self.record.key
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Decision:
     """One reconcile of one key, as spec'd in docs/reference/decisions.md.
 
@@ -224,7 +223,7 @@ class Decision:
     duration_us: int = 0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Input:
     """Something from outside the log that a decision used: live reads, leadership, starts, random seeds."""
 

@@ -257,8 +257,9 @@ def load_records(
             rv, body = live_leases[oid].rv, live_leases[oid].body
         if body is None:
             raise StoreError(f"the event log is damaged: revision {rv} of {key} is missing")
+        document = Document.at(body, rv)
         try:
-            document = Document.at(body, rv)
+            document.encoded  # noqa: B018 made here, so that damage is found at the start
         except ValueError:
             raise StoreError(f"the event log is damaged: revision {rv} of {key} is no object") from None
         records.append(Record(key, uid, oid, rv, document, expires_us))
