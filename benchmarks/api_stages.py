@@ -36,7 +36,7 @@ from kcp.api.registry import _with_managed_fields, attributes_of, begin, draft, 
 from kcp.api.request_info import parse_query, request_info
 from kcp.api.transaction import Written
 from kcp.apis.semantics.facts import FACTS
-from kcp.base import memory
+from kcp.base import interpreter
 from kcp.base.certs import Authority, load_certificate
 from kcp.base.clock import SystemClock
 from kcp.base.entropy import SystemEntropy
@@ -193,7 +193,7 @@ async def measure(rounds: int) -> dict[str, float]:
             await cluster.client(ADMIN).create("serviceaccounts", account, "default")
             der = load_certificate(certificate).public_bytes(Encoding.DER)
             bench = Bench(cluster, rounds, der, [pod(number) for number in range(BODIES)])
-            memory.settle()
+            interpreter.settle()
             figures = bench.stages()
             figures["append (SQLite)"] = min([await bench.append_us(20_000 + n * rounds) for n in range(3)])
             figures["whole create"] = min([await bench.whole_us("POST", n * rounds) for n in range(3)])

@@ -39,7 +39,7 @@ from kcp.api.context import ServerSettings
 from kcp.api.selection import EVERYTHING, select
 from kcp.api.watch_cache import WatchCaches, WatchRequest
 from kcp.apis.catalog import build_catalog
-from kcp.base import memory
+from kcp.base import interpreter
 from kcp.base.clock import SystemClock
 from kcp.machinery.document import normal
 from kcp.store import rows
@@ -256,7 +256,7 @@ async def watch(watchers: int, writes: int, *, by_node: bool) -> dict[str, float
             store.register([PODS])
             store.listen(found.note)
             caches = WatchCaches(store, build_catalog(), SystemClock(), ServerSettings())
-            memory.settle()
+            interpreter.settle()
             async with anyio.create_task_group() as tasks:
                 for i in range(watchers):
                     selection = select(kind, "", f"spec.nodeName=node-{i}") if by_node else EVERYTHING

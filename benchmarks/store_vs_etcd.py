@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import etcd
 from benchmarks.daemon import fsync_per_s
-from kcp.base import memory
+from kcp.base import interpreter
 from kcp.base.clock import SystemClock
 from kcp.machinery.document import normal
 from kcp.store.log import EventLog
@@ -193,7 +193,7 @@ async def run(arguments: argparse.Namespace) -> None:
     probe = [fsync_per_s(directory)]
     sqlite = open_store(directory / "kcp.db", clock=SystemClock())
     sqlite.register([PODS])
-    memory.settle()
+    interpreter.settle()
     found = [Contestant("sqlite", store_writer(sqlite))]
     shared: EventLog | None = None
     server: postgres.Server | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from attrs import frozen as frozen
+    from attrs import frozen as frozen  # noqa: PLC0414 it is meant for others
 else:
     import functools
 

@@ -17,7 +17,7 @@ from kcp.api.bootstrap import IDENTITY, MANAGER
 from kcp.api.context import ServerSettings
 from kcp.api.health import Health
 from kcp.apis.semantics.facts import FACTS
-from kcp.base import memory
+from kcp.base import interpreter
 from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy, SystemEntropy
 from kcp.controllers.table import CONTROLLERS
@@ -97,7 +97,7 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
             await group.start(_stop_on_signal, serving, cluster)
             await _start(group, cluster)
             certificate, key = keys.serving_paths
-            memory.settle()
+            interpreter.settle()
             await serve(
                 cluster.handler,
                 sockets=[sock],
@@ -203,6 +203,7 @@ def _options(
         node_memory=settings.node_memory,
         node_pods=settings.node_pods,
         scheduler_configuration=_scheduler_configuration(settings),
+        alpha_versions=settings.alpha_versions,
         election=Election(identity(entropy)) if is_postgres(settings.store_url) else None,
         peer_address=address(_peer_host(host, settings), port),
     )

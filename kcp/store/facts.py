@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kcp.machinery.document import Json
-from kcp.store import archive, rows, schema, tables
+from kcp.store import archive, rows, schema
+from kcp.store.columns import FACTS
 from kcp.store.driver import FactRow
 from kcp.store.open import is_postgres, lock_existing, sqlite_path
 from kcp.store.protocol import Event, Op, Projection, StoreError
@@ -75,7 +76,7 @@ def rebuild(url_or_path: str | Path, found: Sequence[Projection]) -> int:
 
 def rebuild_over(connection: sqlite3.Connection, found: Sequence[Projection]) -> int:
     """The same inside the caller's transaction."""
-    for name in tables.FACTS:
+    for name in FACTS:
         connection.execute(f"DELETE FROM {name}")
     resources = {number: row.resource for number, row in rows.load_kinds(connection)}
     (last,) = connection.execute("SELECT coalesce(max(rv), 0) FROM events").fetchone()

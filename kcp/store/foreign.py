@@ -26,6 +26,7 @@ import orjson
 from kcp.base.clock import Clock
 from kcp.machinery.document import Document, normal
 from kcp.store import leases, rows, schema
+from kcp.store.columns import UNTOLD
 from kcp.store.leases import LeaseRow
 from kcp.store.protocol import (
     MAX_BODY_BYTES,
@@ -42,7 +43,6 @@ from kcp.store.protocol import (
 )
 from kcp.store.redaction import UNTOLD_ANNOTATION, blank
 from kcp.store.stage import project
-from kcp.store.tables import UNTOLD
 from kcp.store.transfer import history_checksum, new_file, tell, version
 
 NOBODY = Actor("")

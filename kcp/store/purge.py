@@ -22,14 +22,14 @@ import orjson
 
 from kcp.base.clock import Clock, microseconds
 from kcp.machinery.document import normal
-from kcp.store import schema, sealed_purge, tables
+from kcp.store import schema, sealed_purge
 from kcp.store.archive import FOLDER, PLACE
+from kcp.store.columns import FACTS, PURGED
 from kcp.store.open import is_postgres, lock_existing, sqlite_path
 from kcp.store.protocol import Key, StoreError
 from kcp.store.redaction import blank, blank_inside
 from kcp.store.source import plain_json
 from kcp.store.sqlite import connect
-from kcp.store.tables import PURGED
 
 MARK = "purge"
 """Kind of the row in `inputs`."""
@@ -266,7 +266,7 @@ def _plural_and_group(key: Key) -> tuple[str, str]:
 
 def _purge_facts(editor: Editor, life: Incarnation) -> None:
     """Facts of a past life go; those of a live one are said to be of its newest version."""
-    for table in tables.FACTS:
+    for table in FACTS:
         if life.live_rv:
             newest = f"(SELECT max(f.rv) FROM {table} f WHERE f.oid = ?)"
             editor.run(f"DELETE FROM {table} WHERE oid = ? AND rv < {newest}", [(life.oid, life.oid)])

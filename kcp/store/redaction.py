@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from kcp.machinery.document import Json, normal
+from kcp.store.columns import REDACTED
 from kcp.store.protocol import Key
-from kcp.store.tables import REDACTED
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 

@@ -1,7 +1,7 @@
 """Rows of the SQLite tables: batches to statements, rows to records, reads at a revision.
 
-Raw SQL on purpose: these are the append, the snapshot load and the tail reads. Column lists come from `tables`, so
-the schema has one source. Bodies are TEXT for the SQL views and are read as BLOB, to get the bytes as they are.
+Raw SQL on purpose: these are the append, the snapshot load and the tail reads. Column lists come from
+`columns`, so the schema has one source. Bodies are TEXT for the SQL views and are read as BLOB, to get the bytes as they are.
 
 The objects alive at a revision R are those that are alive now and were born by R, and those that died after R:
 two indexes, so the cost does not grow with older history. Each then needs one seek for its newest event up to R.
@@ -9,20 +9,22 @@ two indexes, so the cost does not grow with older history. Each then needs one s
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import heapq
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import attrs
 import orjson
-import sqlalchemy
 
 from kcp.machinery.document import Document
 from kcp.machinery.gvk import group_resource
-from kcp.store import leases, tables
+from kcp.store import leases
+from kcp.store.columns import COLUMNS, FACTS
 from kcp.store.driver import Batch, Staged
 from kcp.store.leases import LeaseRow
 from kcp.store.protocol import (
@@ -42,28 +44,63 @@ from kcp.store.protocol import (
 Rows = list[tuple[Any, ...]]
 
 
-def insert(
-    table: sqlalchemy.Table, *, bodies: Sequence[str] = (), or_: str = "", leave: Sequence[str] = ()
-) -> str:
+def insert(table: str, *, bodies: Sequence[str] = (), or_: str = "", leave: Sequence[str] = ()) -> str:
     """INSERT of all columns but `leave`, in their order. `bodies` are bound as bytes and stored as TEXT."""
-    columns = [column.name for column in table.columns if column.name not in leave]
+    columns = [name for name in COLUMNS[table] if name not in leave]
     marks = ["CAST(? AS TEXT)" if name in bodies else "?" for name in columns]
     names = ", ".join(f'"{name}"' for name in columns)
-    return f"INSERT {or_}INTO {table.name} ({names}) VALUES ({', '.join(marks)})"
+    return f"INSERT {or_}INTO {table} ({names}) VALUES ({', '.join(marks)})"
 
 
-INSERT_EVENT = insert(tables.events, bodies=("body",), leave=("body_raw",))
-INSERT_OBJECT = insert(tables.objects)
+INSERT_EVENT = insert("events", bodies=("body",), leave=("body_raw",))
+INSERT_OBJECT = insert("objects")
 MOVE_OBJECT = "UPDATE objects SET rv = ? WHERE oid = ?"
 UPDATE_OBJECT = "UPDATE objects SET rv = ?, delete_rv = ?, expires_us = ? WHERE oid = ?"
-PUT_LEASE = insert(tables.leases, bodies=("body",), or_="OR REPLACE ")
+PUT_LEASE = insert("leases", bodies=("body",), or_="OR REPLACE ")
 DROP_LEASE = "DELETE FROM leases WHERE oid = ?"
-INSERT_ACTOR = insert(tables.actors)
-INSERT_TICK = insert(tables.ticks, or_="OR IGNORE ")
-INSERT_DECISION = insert(tables.decisions, bodies=("frontier", "effects", "memo"), or_="OR REPLACE ")
-INSERT_INPUT = insert(tables.inputs, bodies=("payload",), or_="OR REPLACE ")
-UPSERT_KIND = insert(tables.kinds, or_="OR REPLACE ")
-INSERT_FACT = {name: insert(table, or_="OR REPLACE ") for name, table in tables.FACTS.items()}
+INSERT_ACTOR = insert("actors")
+INSERT_TICK = insert("ticks", or_="OR IGNORE ")
+INSERT_DECISION = insert("decisions", bodies=("frontier", "effects", "memo"), or_="OR REPLACE ")
+INSERT_INPUT = insert("inputs", bodies=("payload",), or_="OR REPLACE ")
+UPSERT_KIND = insert("kinds", or_="OR REPLACE ")
+INSERT_FACT = {table: insert(table, or_="OR REPLACE ") for table in FACTS}
+
+
+WIDE_FROM = 4
+WIDEST = 256
+WIDE_STEP = 32
+"""A wide statement has a multiple of so many rows, or fewer than these: so few are prepared, and two do for most batches."""
+
+
+@functools.cache
+def _wide(statement: str, width: int) -> str:
+    """The statement for `width` rows at once: SQLite runs it without the interpreter lock, and asks for it once."""
+    if statement.startswith("INSERT"):
+        head, mark, row = statement.partition("VALUES ")
+        return head + mark + ", ".join([row] * width)
+    row = "({})".format(", ".join("?" * statement.count("?")))
+    listed = ", ".join([row] * width)
+    return f"{_WIDE_UPDATES[statement]} FROM (VALUES {listed}) v WHERE oid = +v.column{statement.count('?')}"
+
+
+_WIDE_UPDATES = {
+    MOVE_OBJECT: "UPDATE objects NOT INDEXED SET rv = v.column1",
+    UPDATE_OBJECT: "UPDATE objects NOT INDEXED SET rv = v.column1, delete_rv = v.column2, expires_us = v.column3",
+}
+"""`NOT INDEXED` and `+` leave the planner one way, whatever the statistics say: each row seeks its object."""
+
+
+def execute(connection: sqlite3.Connection, statement: str, values: Rows) -> None:
+    """`executemany`, in few steps."""
+    if len(values) < WIDE_FROM or not statement.startswith(("INSERT", "UPDATE")):
+        connection.executemany(statement, values)
+        return
+    at, end = 0, len(values)
+    while at < end:
+        left = min(end - at, WIDEST)
+        width = left if left < WIDE_STEP else left - left % WIDE_STEP
+        connection.execute(_wide(statement, width), list(chain.from_iterable(values[at : at + width])))
+        at += width
 
 
 class Actors:

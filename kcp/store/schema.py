@@ -1,7 +1,9 @@
 """The schema's life: migrations applied at open, views written anew when they changed.
 
 alembic owns the tables, on both engines. In a checkout the migrations lie beside the package, in an installed wheel
-inside it; both ways `migrations()` finds them.
+inside it; both ways `migrations()` finds them. A new SQLite file starts from what they make of an empty one, kept as
+SQL beside them (`tools/build_fresh_log.py` writes it, a test compares), and one that is up to date needs nothing: so
+neither alembic nor SQLAlchemy, 20 MiB of a daemon's memory, is loaded before an older file has to be upgraded.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from pathlib import Path
-
-import sqlalchemy
-from sqlalchemy.pool import StaticPool
+from typing import TYPE_CHECKING
 
 from kcp.store import views
 from kcp.store.protocol import SchemaTooNew, StoreError
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 HEAD = "0001"
 """The newest revision this version knows."""
@@ -26,6 +29,11 @@ def migrations() -> Path:
         if (folder / "env.py").is_file():
             return folder
     raise StoreError("the migrations are missing from this installation")
+
+
+def fresh_log() -> Path:
+    """SQL of the file's tables and indexes at HEAD."""
+    return migrations() / f"{HEAD}.sql"
 
 
 def known_revisions() -> list[str]:
@@ -65,12 +73,40 @@ def upgrade(connection: sqlite3.Connection, path: Path) -> None:
     if found != HEAD:
         if found is not None and found not in known_revisions():
             raise SchemaTooNew(f"{path} was written by a newer kcp (schema {found}, this one knows {HEAD})")
-        _run_migrations(connection)
+        if found is None and fresh_log().is_file():
+            _make_tables(connection, fresh_log().read_text("utf-8"))
+        else:
+            _run_migrations(connection)
     _replace_views(connection)
+
+
+def _make_tables(connection: sqlite3.Connection, statements: str) -> None:
+    """All of them or, when the process ends meanwhile, none."""
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in statements.split(";\n"):
+        connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def tables_of(connection: sqlite3.Connection) -> str:
+    """The statements that make the tables and indexes of a file, and say which revision they are."""
+    made = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL"
+        " AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
+    ).fetchall()
+    found = f"INSERT INTO alembic_version (version_num) VALUES ('{revision(connection)}')"
+    return "".join(f"{_trimmed(sql)};\n" for sql in [*(sql for (sql,) in made), found])
+
+
+def _trimmed(sql: str) -> str:
+    return "\n".join(line.rstrip() for line in sql.strip().splitlines())
 
 
 def engine_over(connection: sqlite3.Connection) -> sqlalchemy.Engine:
     """An SQLAlchemy engine whose only connection is this one."""
+    import sqlalchemy
+    from sqlalchemy.pool import StaticPool
+
     return sqlalchemy.create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
 
 

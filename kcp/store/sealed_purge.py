@@ -11,7 +11,7 @@ import attrs
 
 from kcp.store import parquet
 from kcp.store.archive import SEGMENTS, Segment
-from kcp.store.tables import PURGED
+from kcp.store.columns import PURGED
 
 _NAME = re.compile(r"(?:purged-(?P<times>\d+)-)?(?P<name>.+)")
 _FLAGS, _BODY = parquet.COLUMNS.index("flags"), parquet.COLUMNS.index("body")

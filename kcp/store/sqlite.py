@@ -4,10 +4,9 @@ Every other connection, here and in other processes, is read-only: the known way
 connections that write or checkpoint at once. So `wal_autocheckpoint` is off and the writer checkpoints, in idle
 moments or when the log has grown by CHECKPOINT_BYTES.
 
-Rows are put into the transaction on the loop: each is a few microseconds, and in a thread each would wait for the
-interpreter lock. The COMMIT, where the disk is waited for, runs in the one worker thread, so that the next batch is
-decided meanwhile; or right on the loop when it is small and the disk answers fast. With `inline` always on the loop,
-and reads too, for the deterministic loop.
+A batch is put into the transaction and committed by the one worker thread, in few and wide statements that run without
+the interpreter lock, so that the next batch is decided meanwhile; or right on the loop when it is small and the disk
+answers fast. With `inline` always on the loop, and reads too, for the deterministic loop.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import asyncio
 import gc
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,7 +134,6 @@ class SqliteDriver:
         self._kind_ids: dict[str, int] = {}
         self._resources: dict[int, str] = {}
         self._new_kinds: dict[str, KindRow] = {}
-        self._writing_kinds: dict[str, KindRow] = {}
         self._interned = rows.Actors(ACTORS_KEPT)
         self._since_checkpoint = 0
         self._analyzed_rv = 0
@@ -229,16 +227,22 @@ class SqliteDriver:
             self._new_kinds[row.resource] = row
 
     def commit(self, batch: Batch, done: Done) -> None:
-        if self._connection is None and self._worker is not None:
-            self._in_worker(lambda: self._write(batch), done)
-        elif (error := self._attempt(lambda: self._fill(batch))) is not None:
+        kinds, self._new_kinds = self._new_kinds, {}
+
+        def concluded(error: BaseException | None) -> None:
+            if error is not None:
+                self._new_kinds = {**kinds, **self._new_kinds}
             done(error)
-        elif self._worker is None or (batch.size_bytes <= INLINE_BYTES and self._may_block()):
-            error = self._attempt(lambda: self._conclude(batch))
+
+        if self._worker is None or self._fits_loop(batch):
+            error = self._attempt(lambda: self._write(batch, kinds))
             self._judge_disk()
-            done(error)
+            concluded(error)
         else:
-            self._in_worker(lambda: self._conclude(batch), done)
+            self._in_worker(lambda: self._write(batch, kinds), concluded)
+
+    def _fits_loop(self, batch: Batch) -> bool:
+        return self._connection is not None and batch.size_bytes <= INLINE_BYTES and self._may_block()
 
     def _may_block(self) -> bool:
         """Whether the disk has answered fast enough, when last asked, to wait for it on the loop."""
@@ -274,32 +278,33 @@ class SqliteDriver:
             return Unavailable(f"cannot write {self._path}: {error}")
         return None
 
-    def _write(self, batch: Batch) -> None:
-        self._fill(batch)
-        self._conclude(batch)
-
-    def _fill(self, batch: Batch) -> None:
-        """All of a transaction but its end."""
+    def _write(self, batch: Batch, kinds: Mapping[str, KindRow]) -> None:
         if self._read_only or self._closed:
             raise Unavailable(f"{self._path} is open read-only")
         if self._connection is None:
             self._recover(batch.base_rv)
-        self._writing_kinds, self._new_kinds = self._new_kinds, {}
         try:
-            self._execute(self._writer(), batch)
+            self._execute(self._writer(), batch, kinds)
+            self._commit(self._writer())
         except Exception as error:  # noqa: BLE001 whatever it is, the transaction must not stay open
             self._look_after_failure(batch, error)
+        self._interned.keep_new()
+        self._rv = batch.rv
+        self._since_checkpoint += batch.size_bytes + batch.size_bytes // 4 + COMMIT_LOG_BYTES
+        if self._since_checkpoint > CHECKPOINT_BYTES:
+            self._checkpoint("PASSIVE")
 
-    def _execute(self, connection: sqlite3.Connection, batch: Batch) -> None:
+    def _execute(self, connection: sqlite3.Connection, batch: Batch, kinds: Mapping[str, KindRow]) -> None:
+        """All of a transaction but its end."""
         connection.execute("BEGIN IMMEDIATE")
-        if self._writing_kinds:
+        if kinds:
             connection.executemany(
                 rows.UPSERT_KIND,
-                [rows.kind_values(self._kind_ids[name], row) for name, row in self._writing_kinds.items()],
+                [rows.kind_values(self._kind_ids[name], row) for name, row in kinds.items()],
             )
         for statement, values in rows.statements(batch, self._kind_ids, self._interned):
             if values:
-                connection.executemany(statement, values)
+                rows.execute(connection, statement, values)
         updated = connection.execute(
             "UPDATE head SET rv = ?, ts_us = ?, unlogged = unlogged + ?, horizon_rv = max(horizon_rv, ?)"
             " WHERE id = 1 AND epoch = ? AND rv = ?",
@@ -307,18 +312,6 @@ class SqliteDriver:
         )
         if updated.rowcount != 1:
             raise sqlite3.OperationalError("another writer has taken over")
-
-    def _conclude(self, batch: Batch) -> None:
-        try:
-            self._commit(self._writer())
-        except sqlite3.Error as error:
-            self._look_after_failure(batch, error)
-        self._interned.keep_new()
-        self._writing_kinds = {}
-        self._rv = batch.rv
-        self._since_checkpoint += batch.size_bytes + batch.size_bytes // 4 + COMMIT_LOG_BYTES
-        if self._since_checkpoint > CHECKPOINT_BYTES:
-            self._checkpoint("PASSIVE")
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         before = self._clock.monotonic()
@@ -329,8 +322,6 @@ class SqliteDriver:
     def _look_after_failure(self, batch: Batch, error: Exception) -> None:
         """Never trust the handle again: reopen and see whether the batch is there after all."""
         self._interned.forget_new()
-        self._new_kinds = {**self._writing_kinds, **self._new_kinds}
-        self._writing_kinds = {}
         self._drop_connection()
         try:
             self._recover(batch.base_rv)

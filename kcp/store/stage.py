@@ -19,6 +19,7 @@ import structlog
 
 from kcp.machinery.document import Document
 from kcp.store import leases
+from kcp.store.columns import COLUMNS, FACTS
 from kcp.store.driver import Batch, FactRow, Staged
 from kcp.store.head import Place, Published, at_revision
 from kcp.store.leases import LeaseRow
@@ -38,14 +39,13 @@ from kcp.store.protocol import (
     StoreError,
     TooLarge,
 )
-from kcp.store.tables import FACTS
 
 log = structlog.get_logger(__name__)
 
 Outcomes = list[Committed | Exception]
 
 _MISSING: Any = object()
-_FACT_COLUMNS = {name: tuple(table.columns.keys())[2:] for name, table in FACTS.items()}
+_FACT_COLUMNS = {table: COLUMNS[table][2:] for table in FACTS}
 
 
 class Stage:

@@ -124,13 +124,6 @@ events = Table(
 )
 """One change each. A DELETED row has no body (`prev_rv` has the last one), except that of a Lease."""
 
-REDACTED = 1
-"""Flag of an event row whose body was masked by an export."""
-PURGED = 2
-"""Flag of an event row whose body was taken away by a purge."""
-UNTOLD = 4
-"""Flag of an event row of an import whose source told that the object changed, but not to what."""
-
 leases = Table(
     "leases",
     metadata,

@@ -1,0 +1,30 @@
+"""The interpreter, told what a long-lived server knows."""
+
+from __future__ import annotations
+
+import gc
+import linecache
+import sys
+
+YOUNG_OBJECTS = 50_000
+MIDDLE_EVERY, OLD_EVERY = 20, 100
+SWITCH_S = 0.0001
+
+
+def forget_sources() -> None:
+    """Drop the lines of source that attrs and `inspect` left in memory, 2 MiB of them; tracebacks read them anew."""
+    linecache.clearcache()
+
+
+def settle() -> None:
+    """Call once after start: what lives now is never scanned again, and new objects are scanned in larger lots.
+
+    With the defaults a server that creates pods spends about a tenth of its time looking at caches that never die;
+    and a thread that has to put a batch on the disk waits 5 ms for the interpreter lock before it may start, as long
+    as the loop has work, so that the disk and the loop take turns instead of working side by side.
+    """
+    forget_sources()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, MIDDLE_EVERY, OLD_EVERY)
+    sys.setswitchinterval(SWITCH_S)
