@@ -65,6 +65,9 @@ def in_a_loop_of_its_own(work: Callable[[], Awaitable[T]]) -> T:
         return portal.call(work)
 
 
+Work = Callable[[], Awaitable[None]]
+
+
 class PostgresDriver:
     """One daemon's view of a shared log. `life` numbers its starts, `epoch` the generations of the log itself."""
 
@@ -92,7 +95,8 @@ class PostgresDriver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = asyncio.Lock()
         self._opening = asyncio.Lock()
-        self._turn = 0
+        self._telling = False
+        self._next: tuple[Work, Batch | None, Done] | None = None
         self._analyzed_rv = 0
         self._ahead_us = 0
         self._sampled_s = 0.0
@@ -186,24 +190,31 @@ class PostgresDriver:
     def catch_up(self, base_rv: int, done: Done, *, decided: bool = False) -> None:
         self._start(lambda: self._look(base_rv, decided), None, done)
 
-    def _start(self, work: Callable[[], Awaitable[None]], batch: Batch | None, done: Done) -> None:
-        self._turn += 1
+    def _start(self, work: Work, batch: Batch | None, done: Done) -> None:
+        """In the task that hands over the last answer, if there is one: then the server gets it in this turn of the loop."""
+        if self._telling:
+            self._next = work, batch, done
+            return
         self._loop = asyncio.get_running_loop()
         task = self._loop.create_task(self._serve(work, batch, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, work: Callable[[], Awaitable[None]], batch: Batch | None, done: Done) -> None:
+    async def _serve(self, work: Work, batch: Batch | None, done: Done) -> None:
         async with self._working:
-            error = await self._attempt(work, batch)
-            turn = self._turn
-            done(error)
-            if self._turn == turn:
-                await self._let_go()
+            while True:
+                error = await self._attempt(work, batch)
+                self._next, self._telling = None, True
+                try:
+                    done(error)
+                finally:
+                    self._telling = False
+                if self._next is None:
+                    break
+                work, batch, done = self._next
+            await self._let_go()
 
-    async def _attempt(
-        self, work: Callable[[], Awaitable[None]], batch: Batch | None
-    ) -> BaseException | None:
+    async def _attempt(self, work: Work, batch: Batch | None) -> BaseException | None:
         try:
             if self._read_only or self._closed:
                 raise Unavailable(f"{ddl.shown(self._url)} is open read-only")

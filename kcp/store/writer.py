@@ -35,7 +35,9 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 EAGER_OPERATIONS = 128
 """So many start a batch before the loop comes around: their commit then runs beside the work of all others."""
 SLOW_COMMIT_S = 0.01
-"""After a commit that took longer a batch waits until the loop has come around, so that more share the next one."""
+EXPECTED_EVENT_S = 0.00005
+"""After a commit that took longer than its events explain, a batch waits until the loop has come around, so that more
+share the wait of the next one. Otherwise the engine works on one half while the other is decided."""
 MAX_QUEUED_OPERATIONS = 16_384
 """Beyond, newcomers wait."""
 MAX_PENDING_RECORDS = 65_536
@@ -343,7 +345,8 @@ class Writer:
         self._flying = None
         if batch is not None:
             self._last_commit_s = _now_s()
-            self._slow = self._last_commit_s - self._started_s > SLOW_COMMIT_S
+            expected_s = SLOW_COMMIT_S + EXPECTED_EVENT_S * len(batch.staged)
+            self._slow = self._last_commit_s - self._started_s > expected_s
         if error is not None:
             self._forget_ahead()
         elif self._ahead is not None:
