@@ -20,6 +20,7 @@ import attrs
 from kcp.apis.kind import Json
 from kcp.apis.semantics import services
 from kcp.base.entropy import Entropy
+from kcp.base.values import frozen
 from kcp.machinery.errors import FieldError, InternalError, Invalid, invalid
 from kcp.store.protocol import Event, Head, Key, Op, Store
 
@@ -36,7 +37,7 @@ def _band(size: int, divisor: int, low: int, high: int) -> int:
     return min(max(low, size // divisor), high)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Range:
     """The values low..high with the static band at the start; `chosen` are those above it."""
 

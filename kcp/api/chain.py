@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import attrs
-
 from kcp.api.context import Call, Server
 from kcp.api.filters.attribution import Attribution
 from kcp.api.filters.authentication import Authentication
@@ -21,6 +19,7 @@ from kcp.api.filters.headers import Headers
 from kcp.api.filters.impersonation import Impersonation
 from kcp.api.filters.lifecycle import InFlight
 from kcp.api.filters.telemetry import Telemetry
+from kcp.base.values import frozen
 from kcp.wire.http import Response
 
 FILTERS: tuple[tuple[str, Callable[[Server], Any]], ...] = (
@@ -36,7 +35,7 @@ FILTERS: tuple[tuple[str, Callable[[Server], Any]], ...] = (
 """Source of the order: k8s v1.36 apiserver/pkg/server/config.go DefaultBuildHandlerChain."""
 
 
-@attrs.frozen
+@frozen
 class Chain:
     """The filters of one server, by what they do."""
 

@@ -11,6 +11,7 @@ from kcp.api.auth.protocol import UserInfo
 from kcp.apis.kind import Catalog, Kind
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
+from kcp.base.values import frozen
 from kcp.store.protocol import Cause, Fence, Store
 from kcp.wire.http import Request
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from kcp.api.watch_cache import WatchCaches
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RequestInfo:
     """What a path means. Source: k8s v1.36 apiserver/pkg/endpoints/request/requestinfo.go.
 
@@ -83,7 +84,7 @@ class Server:
     extras: dict[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ServerSettings:
     """Limits and options of one API server. Defaults are kube-apiserver's 1.36."""
 

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import attrs
-
 from kcp.api.options import DeleteOptions
 from kcp.api.registry import attributes_of, not_found
 from kcp.api.transaction import Plan, Planner, Write
 from kcp.apis.kind import Json, Kind
+from kcp.base.values import frozen
 from kcp.machinery.document import normal
 from kcp.machinery.errors import Conflict
 from kcp.machinery.times import format_time, parse_time
@@ -94,7 +93,7 @@ def _put(obj: Json) -> Put:
     return Put(normal(obj), obj)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Grace:
     """`period_s` None: the kind knows no grace. `pending`: nothing left to do but wait."""
 

@@ -15,6 +15,7 @@ import orjson
 
 from kcp.api.negotiation import JSON_TYPE, YAML_TYPE, choose_format, parse_accept
 from kcp.apis.kind import Catalog, Kind, Subresource
+from kcp.base.values import frozen
 from kcp.machinery.codec.yaml import encode_yaml
 from kcp.machinery.gvk import GroupVersion, GroupVersionKind
 from kcp.wire.http import Request, Response
@@ -62,7 +63,7 @@ def cached_response(request: Request, body: bytes, tag: str, content_type: str) 
     return Response(200, [("content-type", content_type), *headers], body)
 
 
-@attrs.frozen
+@frozen
 class _Documents:
     """Everything about one revision of the catalog: path -> legacy document; root -> aggregated (body, etag)."""
 

@@ -9,7 +9,6 @@ import platform
 import re
 from collections.abc import Callable
 
-import attrs
 import orjson
 
 from kcp.api import metrics_endpoint
@@ -19,6 +18,7 @@ from kcp.api.discovery import Discovery
 from kcp.api.health import ENDPOINTS, Health
 from kcp.api.negotiation import JSON_TYPE
 from kcp.api.openapi import OpenApi, no_schema
+from kcp.base.values import frozen
 from kcp.machinery.errors import MethodNotAllowed
 from kcp.wire.http import Response
 
@@ -65,7 +65,7 @@ def version_info(git_version: str) -> dict[str, str]:
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-@attrs.frozen
+@frozen
 class Endpoints:
     """The handlers of one server, by the first segment of the path."""
 

@@ -21,6 +21,7 @@ from kcp.api.context import Call
 from kcp.api.discovery import cached_response, etag, groups_of
 from kcp.api.negotiation import JSON_TYPE, parse_accept
 from kcp.apis.kind import Catalog, Kind
+from kcp.base.values import frozen
 from kcp.machinery.errors import NotAcceptable
 from kcp.wire.http import Request, Response
 
@@ -38,7 +39,7 @@ def no_schema(kind: Kind) -> Json | None:
     return None
 
 
-@attrs.frozen
+@frozen
 class Body:
     """A document as bytes, plain and compressed, with its ETag."""
 

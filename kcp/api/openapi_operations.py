@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import attrs
-
 from kcp.apis.kind import Kind, Subresource
+from kcp.base.values import frozen
 from kcp.machinery.gvk import GroupVersionKind
 from kcp.schemas import load
 
@@ -140,7 +139,7 @@ _STREAM_PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Operation:
     """One method on one path. `body` and `answer` are definition names; "" means none, or plain text."""
 
@@ -179,7 +178,7 @@ def _camel(group: str) -> str:
     return "".join(part.capitalize() for part in short.split("."))
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Namer:
     """Operation ids and paths of one kind."""
 

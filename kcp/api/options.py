@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
-import attrs
-
 from kcp.api.context import Call
+from kcp.base.values import frozen
 from kcp.machinery.errors import (
     ApiError,
     BadRequest,
@@ -39,7 +38,7 @@ _FIELD_VALIDATIONS: Mapping[str, FieldValidation] = {
 _PROPAGATIONS = ("Foreground", "Background", "Orphan")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class WriteOptions:
     """What create, update and patch share. `manager` is the given fieldManager or one made of the user agent."""
 
@@ -50,7 +49,7 @@ class WriteOptions:
     force: bool | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class DeleteOptions:
     """How to delete; None means that the client said nothing."""
 
@@ -62,7 +61,7 @@ class DeleteOptions:
     dry_run: bool = False
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ListOptions:
     """What list, watch and deletecollection share."""
 

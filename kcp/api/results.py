@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import attrs
-
 from kcp.apis.kind import Kind
+from kcp.base.values import frozen
 from kcp.machinery.document import Document
 from kcp.machinery.watch import WatchEvent
 
 Json = dict[str, Any]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ObjectResult:
     """One object. `revision` is the store's revision of a write, also when `document` is a Status."""
 
@@ -28,7 +27,7 @@ class ObjectResult:
     revision: int = 0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ListResult:
     """A page of a list at revision `rv`, documents in their version's form, in key order."""
 
@@ -39,7 +38,7 @@ class ListResult:
     remaining: int | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class WatchResult:
     """A watch: batches of events, in order. The iterator ends when the watch times out or the server drains."""
 
@@ -47,7 +46,7 @@ class WatchResult:
     events: AsyncIterator[Sequence[WatchEvent]]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class StatusResult:
     """A bare document that is no stored object: a Status, a review, a Scale."""
 

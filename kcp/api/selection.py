@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-import attrs
-
 from kcp.apis.kind import Json, Kind
+from kcp.base.values import frozen
 from kcp.machinery.errors import BadRequest, go_quote
 from kcp.machinery.fields import FieldSelector, parse_field_selector
 from kcp.machinery.labels import Selector, parse_selector
@@ -38,7 +37,7 @@ def _unknown_label(kind: Kind, label: str) -> BadRequest:
     )
 
 
-@attrs.frozen(slots=True)
+@frozen
 class FieldTerm:
     """One requirement on one field: its value equals, or differs from, `value`."""
 
@@ -51,7 +50,7 @@ class FieldTerm:
         return (self.read(obj) == self.value) is self.equal
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Selection:
     """A compiled selection. `name` and `node_name` are exact values, by which watchers are indexed."""
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes as AdmissionAttributes
 from kcp.api.admission.plugin import Companion
 from kcp.api.context import Call, Server
 from kcp.api.documents import unsaved
 from kcp.api.options import WriteOptions
 from kcp.apis.kind import Json, Kind
+from kcp.base.values import frozen
 from kcp.machinery.document import Document
 from kcp.machinery.errors import ApiError, Conflict, FieldError, ServiceUnavailable
 from kcp.store.protocol import (
@@ -41,7 +40,7 @@ REPLANS = 8
 Verdict = Put | Remove | Keep
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Rules:
     """What an update through one door may change, and what must then hold.
 
@@ -54,7 +53,7 @@ class Rules:
     raises_generation: bool = True
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Write:
     """One write request: the server's parts, who asks, of what kind, through which door."""
 
@@ -74,7 +73,7 @@ class Write:
         return Key(self.kind.resource, self.namespace, name)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Plan:
     """What to do to one object. `attributes` are what exact plugins are asked about inside the writer.
 
@@ -89,7 +88,7 @@ class Plan:
 Planner = Callable[[Record | None, Head], Plan]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Written:
     """The outcome of a write, in the stored version. `op` is None when nothing changed."""
 

@@ -29,6 +29,7 @@ from kcp.api.selection import EVERYTHING, Selection
 from kcp.apis.kind import Catalog, Kind
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
+from kcp.base.values import frozen
 from kcp.machinery.document import Document
 from kcp.machinery.errors import Expired
 from kcp.machinery.watch import INITIAL_EVENTS_END, WatchEvent
@@ -43,7 +44,7 @@ BATCH = 500
 """Objects per batch of initial events, and rows read at once from the log."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class WatchRequest:
     """What one watch wants.
 

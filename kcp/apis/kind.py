@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import attrs
 
+from kcp.base.values import frozen
 from kcp.machinery.errors import FieldError
 from kcp.machinery.gvk import GroupVersionKind, GroupVersionResource, group_resource
 
@@ -22,7 +23,7 @@ NameRule = Literal["dns_subdomain", "dns_label", "dns_1035_label", "path_segment
 Propagation = Literal["Background", "Orphan", "Foreground"]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Column:
     """One column of a Table. `priority` 1 shows only with -o wide."""
 
@@ -33,7 +34,7 @@ class Column:
     priority: int = 0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Printer:
     """How a kind prints as a Table: columns, and the cells of one object in their order.
 
@@ -101,7 +102,7 @@ class Strategy:
     """Per subresource ("" = main): field paths that the strategy resets, left out of managedFields."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Subresource:
     """A subresource as discovery lists it. Empty kind: same as discovery writes an empty responseKind."""
 

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy, SystemEntropy
+from kcp.base.values import frozen
 
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 BACKDATE = timedelta(minutes=5)
@@ -192,7 +193,7 @@ def parse_request(pem: bytes) -> SigningRequest:
     )
 
 
-@attrs.frozen
+@frozen
 class Authority:
     """A certificate authority: a key and its self-signed certificate, with the clock and chance it issues by."""
 

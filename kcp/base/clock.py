@@ -13,6 +13,8 @@ from typing import Protocol
 
 import attrs
 
+from kcp.base.values import frozen
+
 
 class Clock(Protocol):
     def now(self) -> datetime:
@@ -24,7 +26,7 @@ class Clock(Protocol):
         ...
 
 
-@attrs.frozen
+@frozen
 class SystemClock:
     """The machine's clocks."""
 
@@ -56,7 +58,7 @@ class VirtualClock:
         self.elapsed_s += seconds
 
 
-@attrs.frozen
+@frozen
 class LoopClock:
     """The clock of the running event loop: virtual on the deterministic loop, where sleeping moves it."""
 

@@ -13,10 +13,12 @@ from typing import Literal
 
 import attrs
 
+from kcp.base.values import frozen
+
 Stage = Literal["ALPHA", "BETA", "GA", "DEPRECATED"]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Feature:
     """`locked`: the default cannot be changed. `since`: the release that gave it this stage and default."""
 
@@ -99,7 +101,7 @@ _BOOLEANS = {
 }
 
 
-@attrs.frozen(slots=True)
+@frozen
 class FeatureGates:
     """Which features are on. `values` holds every gate of the table."""
 

@@ -22,6 +22,8 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 import attrs
 
+from kcp.base.values import frozen
+
 S = TypeVar("S")
 PREFIX = "KCP_"
 
@@ -38,7 +40,7 @@ def setting(default: Any, help: str, *, secret: bool = False) -> Any:
     return attrs.field(default=default, metadata={"help": help, "secret": secret})
 
 
-@attrs.frozen
+@frozen
 class SettingRow:
     """One line of the reference: name, environment variable, type, default, help."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import attrs
 import orjson
 
+from kcp.base.values import frozen
 from kcp.machinery.document import Document
 from kcp.machinery.errors import ApiError, from_status, go_quote
 from kcp.machinery.watch import WatchEvent
@@ -35,7 +35,7 @@ _GENERIC_MESSAGES = {
 """For answers that are no Status. Source: k8s v1.36 apimachinery/pkg/api/errors/errors.go NewGenericServerResponse."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ListPage:
     """A page of a list at revision `rv`. `items` are shared and read-only in process."""
 
@@ -45,7 +45,7 @@ class ListPage:
     remaining: int | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class WriteResult:
     """What a write left behind: the object (a Status where Kubernetes answers with one) and its revision.
 

@@ -16,6 +16,7 @@ import orjson
 
 from kcp.base.clock import Clock
 from kcp.base.settings import process_environment
+from kcp.base.values import frozen
 from kcp.machinery.errors import Unauthorized
 from kcp.machinery.times import parse_time
 
@@ -93,7 +94,7 @@ class TokenFile:
         self._read_at_s = float("-inf")
 
 
-@attrs.frozen
+@frozen
 class ExecPlugin:
     """A command that prints an ExecCredential."""
 

@@ -21,6 +21,7 @@ import attrs
 
 from kcp.base.clock import Clock, SystemClock
 from kcp.base.settings import environment_value, home_directory
+from kcp.base.values import frozen
 from kcp.client.credentials import Credentials, ExecCredentials, ExecPlugin, StaticCredentials, TokenFile
 from kcp.client.https import HttpsTransport, target_of
 from kcp.machinery.codec.yaml import decode_yaml, encode_yaml
@@ -35,7 +36,7 @@ class KubeconfigError(ValueError):
     """Raised when a configuration cannot be read or names what it does not have."""
 
 
-@attrs.frozen
+@frozen
 class Cluster:
     server: str
     certificate_authority_pem: str = ""
@@ -45,7 +46,7 @@ class Cluster:
     extensions: Json = attrs.field(factory=dict)
 
 
-@attrs.frozen
+@frozen
 class User:
     client_certificate_pem: str = ""
     client_key_pem: str = ""
@@ -58,14 +59,14 @@ class User:
     """Impersonation headers; several values of one name are joined by a newline."""
 
 
-@attrs.frozen
+@frozen
 class Context:
     cluster: str
     user: str = ""
     namespace: str = ""
 
 
-@attrs.frozen
+@frozen
 class Kubeconfig:
     """What one file, or several merged, say."""
 

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-import attrs
 import structlog
 
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.machinery.errors import ApiError, NotFound
 from kcp.machinery.fence import LeaseFence
@@ -35,7 +35,7 @@ JITTER_FACTOR = 1.2
 LEASE_DURATION_S, RENEW_DEADLINE_S, RETRY_PERIOD_S = 15.0, 10.0, 2.0
 
 
-@attrs.frozen
+@frozen
 class Timing:
     """Seconds. Raises ValueError when a leader could not renew in time."""
 

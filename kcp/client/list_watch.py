@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.client.answers import ListPage
 from kcp.client.client import PAGE_SIZE, Client
 from kcp.machinery.errors import Expired, Gone
 from kcp.machinery.watch import WatchEvent
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ListWatch:
     client: Client
     resource: str

@@ -15,6 +15,7 @@ import orjson
 
 from kcp.apis.kind import Catalog
 from kcp.base.clock import Clock, SystemClock
+from kcp.base.values import frozen
 from kcp.client.answers import raise_for_status, value_of
 from kcp.client.transport import Transport
 from kcp.machinery.errors import ApiError, NotFound
@@ -27,7 +28,7 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryL
 _REDISCOVER_AFTER_S = 1.0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Mapping:
     """How one resource is reached. `prefix` is `/api/v1` or `/apis/<group>/<version>`."""
 

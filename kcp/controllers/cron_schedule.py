@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-import attrs
 from cronsim import CronSim, CronSimError
 
 from kcp.apis.batch.schedule import schedule_fault
+from kcp.base.values import frozen
 from kcp.machinery.times import parse_go_duration
 
 MANY_MISSED = 100
@@ -43,7 +43,7 @@ class Schedule(Protocol):
         ...
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Every:
     """`@every 90s`: counted from wherever one starts, in whole seconds."""
 
@@ -53,7 +53,7 @@ class Every:
         return after.replace(microsecond=0) + self.delay
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Fields:
     """Five fields in a time zone."""
 
@@ -101,7 +101,7 @@ def _part(text: str, span: str) -> str:
     return f"{base}/{step}"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Missed:
     """What is due: `latest` is the most recent moment that has passed, None when none has."""
 

@@ -19,6 +19,7 @@ import attrs
 import orjson
 
 from kcp import __version__
+from kcp.base.values import frozen
 from kcp.controllers import effects as fx
 from kcp.machinery import errors
 
@@ -49,7 +50,7 @@ class DecisionSink(Protocol):
     def record(self, decided: Decided) -> None: ...
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Decided:
     """One decision as the driver hands it over.
 

@@ -11,9 +11,8 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import attrs
-
 from kcp.apis.semantics import pods as pod_facts
+from kcp.base.values import frozen
 from kcp.controllers import effects as fx
 from kcp.controllers.sources import Controller, Fan
 from kcp.machinery import meta
@@ -51,7 +50,7 @@ class CannotCount(Exception):
     """Raised when the number of expected pods cannot be told; the text goes into the condition and the Event."""
 
 
-@attrs.frozen
+@frozen
 class Expected:
     """`count` pods should exist, `healthy` of them at least; `unmanaged` pods have no controller to ask."""
 

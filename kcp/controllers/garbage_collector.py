@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.controllers import effects as fx
 from kcp.controllers.sources import Controller, Everything
 from kcp.machinery import meta
@@ -35,7 +34,7 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
         yield from _collect(obj, graph)
 
 
-@attrs.frozen
+@frozen
 class Graph:
     """The owner graph at the view's frontier. `kinds` maps (group, kind) to its discovery row."""
 

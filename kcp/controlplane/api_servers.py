@@ -30,6 +30,7 @@ import structlog
 
 from kcp.api.bootstrap import endpoints_of, following_addresses
 from kcp.base.clock import Clock
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.client.leader_election import LEASES
 from kcp.machinery.errors import AlreadyExists, ApiError, Conflict, NotFound
@@ -54,7 +55,7 @@ LEAVE_S = 3.0
 ENDPOINTS, SLICES = "endpoints", "endpointslices.discovery.k8s.io"
 
 
-@attrs.frozen
+@frozen
 class Identity:
     """One server. `holder` is unique for each start, `name` for its host and address: a restart takes its Lease over."""
 

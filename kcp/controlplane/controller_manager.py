@@ -19,6 +19,7 @@ import structlog
 from kcp.api.auth.service_account import SigningKey
 from kcp.base.certs import Authority
 from kcp.base.clock import Clock, SystemClock
+from kcp.base.values import frozen
 from kcp.client.account_tokens import AccountToken
 from kcp.client.cache.shared_informer import InformerFactory
 from kcp.client.client import Client
@@ -66,7 +67,7 @@ ALIASES: Mapping[str, str] = {
 """Names of before 1.28 that are not the new one without its ending. Source: cmd/kube-controller-manager/names."""
 
 
-@attrs.frozen
+@frozen
 class ControllerManagerSettings:
     """What kube-controller-manager's flags of the same names say; files are PEM."""
 
@@ -105,7 +106,7 @@ def _known(name: str) -> str:
         raise ValueError(f'"{name}" is not in the list of known controllers') from None
 
 
-@attrs.frozen
+@frozen
 class Given:
     """What the files say that the flags name."""
 

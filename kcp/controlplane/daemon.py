@@ -20,6 +20,7 @@ from kcp.apis.semantics.facts import FACTS
 from kcp.base import interpreter
 from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy, SystemEntropy
+from kcp.base.values import frozen
 from kcp.controllers.table import CONTROLLERS
 from kcp.controlplane import pki
 from kcp.controlplane.cluster import CONTROLLER_MANAGER, NODES_LEASE, SCHEDULER, Cluster, ClusterOptions
@@ -44,7 +45,7 @@ APART = (
 """What can run apart: its name among the components, that of its kubeconfig, its user."""
 
 
-@attrs.frozen
+@frozen
 class Ready:
     """What a person wants to know once the daemon serves."""
 

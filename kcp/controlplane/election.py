@@ -16,6 +16,7 @@ import attrs
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.base.settings import host_name, process_id
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.client.leader_election import LeaderElector, Timing
 from kcp.machinery.fence import LeaseFence
@@ -28,7 +29,7 @@ def nobody() -> LeaseFence | None:
     return None
 
 
-@attrs.frozen
+@frozen
 class Turn:
     """The right to run, while it lasts. Without an elector it lasts for ever."""
 
@@ -58,7 +59,7 @@ class LastClaim:
         return self.claim
 
 
-@attrs.frozen
+@frozen
 class Election:
     """One daemon as a candidate for every component."""
 

@@ -14,6 +14,7 @@ import anyio
 import attrs
 import structlog
 
+from kcp.base.values import frozen
 from kcp.client.cache.shared_informer import InformerFactory
 from kcp.client.leader_election import Timing
 from kcp.client.recorder import EventRecorder, EventType
@@ -33,7 +34,7 @@ REPORTER = "default-scheduler"
 LINGER_S = 0.5
 
 
-@attrs.frozen
+@frozen
 class SchedulerFile:
     """A KubeSchedulerConfiguration: what it says about scheduling, and the rest of it."""
 

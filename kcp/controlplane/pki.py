@@ -24,7 +24,6 @@ from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
-import attrs
 import structlog
 import yaml
 from cryptography import x509
@@ -40,6 +39,7 @@ from kcp.base.certs import (
 )
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
+from kcp.base.values import frozen
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ SERVICE_NAMES = (
 )
 
 
-@attrs.frozen
+@frozen
 class Pki:
     """Paths of the files, all of which exist, and what was read from them."""
 

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import attrs
-
 from kcp.api.auth import legacy_tokens
 from kcp.api.auth.service_account import SigningKey
 from kcp.base.certs import Authority, CertificateError
+from kcp.base.values import frozen
 from kcp.controllers.certificates.signing import PROVIDER as CERTIFICATES
 from kcp.controllers.execute import External
 from kcp.controllers.service_account_tokens import PROVIDER as TOKENS
@@ -30,7 +29,7 @@ def providers(authority: Authority, token_key: SigningKey) -> Mapping[str, Exter
     return {CERTIFICATES: Certificates(authority), TOKENS: Tokens(token_key)}
 
 
-@attrs.frozen
+@frozen
 class Certificates:
     """`sign`: request (base64 of its PEM), usages, lifetime_s -> certificate (PEM)."""
 
@@ -47,7 +46,7 @@ class Certificates:
         return {"certificate": pem.decode()}
 
 
-@attrs.frozen
+@frozen
 class Tokens:
     """`issue`: namespace, account, uid, secret -> a Secret with `token`, valid while that Secret holds it.
 

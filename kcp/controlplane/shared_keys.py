@@ -13,7 +13,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 
-import attrs
 import structlog
 
 from kcp.api.auth.service_account import SigningKey
@@ -22,6 +21,7 @@ from kcp.apis.catalog import build_catalog
 from kcp.base.certs import CertificateError, load_certificate, load_private_key
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
+from kcp.base.values import frozen
 from kcp.machinery.document import Json, normal
 from kcp.machinery.times import format_time
 from kcp.store.protocol import Actor, Cause, Head, Keep, Key, Operation, Put, Record, Store
@@ -32,7 +32,7 @@ KEY = Key("secrets", "kube-system", "kcp-pki")
 CA_CERTIFICATE, CA_KEY, TOKEN_KEY = "ca.crt", "ca.key", "sa.key"
 
 
-@attrs.frozen
+@frozen
 class SharedKeys:
     """PEM, as it lies in files."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.controllers.decisions import Decided
 from kcp.store.protocol import Decision, Store
 
 
-@attrs.frozen
+@frozen
 class LogSink:
     """The DecisionSink of a running control plane: rows ride along with the writer's next batch."""
 

@@ -25,6 +25,7 @@ from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy, SystemEntropy
 from kcp.base.metrics import Metrics
 from kcp.base.tasks import restart_with_backoff
+from kcp.base.values import frozen
 from kcp.client import kubeconfig
 from kcp.client.client import Client
 from kcp.client.credentials import Credentials
@@ -47,7 +48,7 @@ LATE_S = 20.0
 """How long after its Lease has run out a leader that still leads counts as sick."""
 
 
-@attrs.frozen
+@frozen
 class ComponentSettings:
     """One process. `lease` is the Lease that it stands for, and "" stands for none: it just runs."""
 
@@ -143,7 +144,7 @@ class CountedSink:
         del decided
 
 
-@attrs.frozen
+@frozen
 class Component:
     """What `lead` works with during one turn."""
 

@@ -11,8 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.machinery.gvk import group_resource
 
 FieldErrorType = Literal[
@@ -91,7 +90,7 @@ def _print_value(value: Any) -> str:
     return text.translate(_GO_HTML)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class FieldError:
     """One fault of one field: prints as `<path>: <type>: <value>: <detail>`."""
 

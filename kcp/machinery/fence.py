@@ -12,13 +12,14 @@ from urllib.parse import parse_qsl, urlencode
 
 import attrs
 
+from kcp.base.values import frozen
 from kcp.machinery.errors import BadRequest
 
 HEADER = "kcp-fence"
 MAX_HEADER_LENGTH = 4096
 
 
-@attrs.frozen(slots=True)
+@frozen
 class LeaseFence:
     """This Lease (by uid), held by me, in this epoch.
 

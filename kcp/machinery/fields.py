@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Literal
 
-import attrs
+from kcp.base.values import frozen
 
 _TERM = re.compile(r"(?:[^\\,]|\\.)*(?:\\\Z)?", re.DOTALL)
 _OPERATOR = re.compile("!=|==|=")
@@ -21,7 +21,7 @@ class FieldSelectorError(ValueError):
     """Raised when a field selector cannot be read; the message is Kubernetes'."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Term:
     field: str
     op: Literal["=", "!="]
@@ -31,7 +31,7 @@ class Term:
         return f"{self.field}{self.op}{self.value.translate(_ESCAPED)}"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class FieldSelector:
     terms: tuple[Term, ...] = ()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import attrs
+from kcp.base.values import frozen
 
 
-@attrs.frozen(slots=True, cache_hash=True)
+@frozen(cache_hash=True)
 class GroupVersion:
     group: str
     version: str
@@ -30,7 +30,7 @@ class GroupVersion:
         return cls(head, tail)
 
 
-@attrs.frozen(slots=True, cache_hash=True)
+@frozen(cache_hash=True)
 class GroupVersionKind:
     group: str
     version: str
@@ -49,7 +49,7 @@ class GroupVersionKind:
         return f"{self.group}/{self.version}, Kind={self.kind}"
 
 
-@attrs.frozen(slots=True, cache_hash=True)
+@frozen(cache_hash=True)
 class GroupVersionResource:
     group: str
     version: str

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from kcp.base.values import frozen
 from kcp.machinery.errors import FieldError, forbidden, go_quote, invalid, required, unsupported
 from kcp.machinery.names import is_label_value, is_qualified_name
 
@@ -34,7 +35,7 @@ class SelectorError(ValueError):
     """Raised when a selector cannot be read; the message is Kubernetes'."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Requirement:
     """One condition on one key. Operators: `= == != in notin gt lt exists !`."""
 
@@ -53,7 +54,7 @@ class Requirement:
         return f"{self.key}{_SYMBOLS[self.operator]}{joined}"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Selector:
     """All `requirements` must hold. Equal when the requirements are; `nothing` matches no labels at all.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.machinery.document import Document
 
 WatchType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
@@ -14,7 +13,7 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 """Annotation of the BOOKMARK that ends the initial events of a watch-list."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class WatchEvent:
     """One message of a watch.
 

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from kcp.apis.semantics import affinity, pods, taints
+from kcp.base.values import frozen
 
 Json = dict[str, Any]
 HostPort = tuple[str, str, int]
@@ -20,7 +21,7 @@ ANY_ADDRESS = "0.0.0.0"
 CRITICAL_PRIORITY = 2_000_000_000
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Rejection:
     reason: str
     message: str

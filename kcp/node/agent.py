@@ -15,6 +15,7 @@ from kcp.apis.semantics import nodes
 from kcp.base.backoff import WindowBackoff
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.machinery.errors import AlreadyExists, NotFound
 from kcp.machinery.times import format_time
@@ -40,7 +41,7 @@ class Recorder(Protocol):
     def event(self, regarding: Json, type: Any, reason: str, message: str) -> None: ...
 
 
-@attrs.frozen
+@frozen
 class Services:
     """What the nodes of a fleet share."""
 

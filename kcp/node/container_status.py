@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.machinery.times import format_time
 from kcp.node.restart import will_start
 from kcp.node.runtime.protocol import ContainerStatus, PodStatus
@@ -23,7 +22,7 @@ LISTS = (
 )
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Waiting:
     """Why a container that should run does not: the waiting reason and its message."""
 
@@ -39,7 +38,7 @@ def _always(status: ContainerStatus) -> bool:
     return True
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Views:
     """What the agent knows beside the runtime. `started` and `ready` are asked for running containers only."""
 

@@ -16,9 +16,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import attrs
-
 from kcp.apis.semantics.pods import containers, init_containers
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.machinery import meta
 from kcp.machinery.errors import ApiError, NotFound
@@ -37,7 +36,7 @@ class ConfigError(Exception):
     """Raised when a container cannot be configured; the text is the kubelet's."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Place:
     """Where a pod runs, as far as its containers may know it."""
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from kcp.apis.core.resources import is_extended
+from kcp.base.values import frozen
 from kcp.node.runtime.protocol import Image, Version
 
 Json = dict[str, Any]
@@ -47,7 +46,7 @@ EVENTS: Mapping[str, tuple[str, str]] = {
 }
 
 
-@attrs.frozen
+@frozen
 class NodeSpec:
     """What a node is: its name, its size and what it is labelled with. Quantities in wire form.
 
@@ -78,7 +77,7 @@ class NodeSpec:
         }
 
 
-@attrs.frozen
+@frozen
 class Machine:
     """What identifies the machine; `boot_id` changes with every boot."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from kcp.apis.semantics.pods import compute_qos_class, containers, init_containers, is_sidecar
+from kcp.base.values import frozen
 from kcp.node.container_status import LISTS, Views, container_statuses
 from kcp.node.restart import after_exit
 from kcp.node.runtime.protocol import PodStatus
@@ -32,7 +33,7 @@ OPTIONAL_CONDITIONS = ("PodResizePending", "PodResizeInProgress", "AllContainers
 TERMINAL = ("Succeeded", "Failed")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Verdict:
     """A phase that the containers do not show: a deadline, an eviction. Holds once nothing runs any more."""
 
@@ -41,7 +42,7 @@ class Verdict:
     disrupted: bool = False
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Condition:
     """A condition before it has a time."""
 
@@ -51,7 +52,7 @@ class Condition:
     message: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Facts:
     """What a status depends on beside the pod and the runtime. `before` is the status last known.
 

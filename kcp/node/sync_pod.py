@@ -17,13 +17,14 @@ from typing import Any
 import attrs
 
 from kcp.apis.semantics.pods import containers, init_containers, is_sidecar, restart_policy
+from kcp.base.values import frozen
 from kcp.node.restart import after_exit
 from kcp.node.runtime.protocol import ContainerStatus, PodStatus, by_name
 
 Json = dict[str, Any]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Start:
     """Start a container of the list `field` of the spec."""
 
@@ -31,7 +32,7 @@ class Start:
     container: Json
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Kill:
     """Kill a running container; `message` is what its Killing event says."""
 
@@ -56,7 +57,7 @@ class PodActions:
         return not (self.make_sandbox or self.start or self.kill or self.over or self.restart_all)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Health:
     """What probes found, by container id. `killed`: why and within which grace; `not_started`: startup not passed.
 

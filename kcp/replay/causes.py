@@ -19,6 +19,7 @@ import orjson
 import sqlalchemy as sa
 
 from kcp.apis.semantics import pods
+from kcp.base.values import frozen
 from kcp.controllers.sources import Self
 from kcp.controllers.table import by_name
 from kcp.machinery import meta
@@ -51,7 +52,7 @@ class NoSuchObject(ValueError):
     """Raised when the log never had the object by that moment; the text is for people."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Subject:
     """One incarnation of an object. `oid` is the revision that created it."""
 
@@ -67,7 +68,7 @@ class Subject:
         return f"{self.kind.lower()} {place}{self.name}"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Link:
     """One change and who made it. `what` completes the sentence "<who> …"; `decision` is 0 without one."""
 
@@ -80,7 +81,7 @@ class Link:
     user: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Story:
     """`state` says what is the case, `links` why, newest first; `missing` what stands behind the last one, "" for nothing."""
 
@@ -90,7 +91,7 @@ class Story:
     missing: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Decided:
     """What a decision row says that a story needs. `before` is the revision that it cannot have seen any more."""
 

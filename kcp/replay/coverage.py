@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from kcp.base.clock import EPOCH_OF_SIMULATION, microseconds
+from kcp.base.values import frozen
 from kcp.replay.faults import BUCKET_S, Faults, group_of
 from kcp.store.protocol import Decision
 
@@ -20,7 +21,7 @@ EVERYBODY = ("store", "clock", "node")
 Combination = tuple[str, str, str]
 
 
-@attrs.frozen
+@frozen
 class Coverage:
     """`controllers` counts decisions with effects by controller."""
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import orjson
 
 from kcp.base import logs
+from kcp.base.values import frozen
 from kcp.replay import faults
 from kcp.replay.simulation import NODES, Run, simulate
 from kcp.replay.workload import Operation
@@ -21,7 +21,7 @@ from kcp.replay.workload import Operation
 Json = dict[str, Any]
 
 
-@attrs.frozen
+@frozen
 class Scenario:
     """A simulation as one asks for it. `only` and `operations`, when given, replace what the seed would do."""
 

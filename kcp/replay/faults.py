@@ -22,6 +22,7 @@ import attrs
 import orjson
 
 from kcp.base.clock import Clock
+from kcp.base.values import frozen
 from kcp.client.answers import error_of
 from kcp.client.transport import InProcessTransport, Unreachable
 from kcp.machinery.document import Document
@@ -30,7 +31,7 @@ from kcp.machinery.watch import WatchEvent
 from kcp.wire.http import Request, Response
 
 
-@attrs.frozen
+@frozen
 class FaultKind:
     """`rate` is the share of stretches of `bucket_s` seconds in which it happens, per component and resource."""
 

@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from kcp.base.clock import moment
+from kcp.base.values import frozen
 from kcp.controllers import effects as fx
 from kcp.controllers.sources import Controller, Everything, Fan, Self, Timer
 from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT, by_name
@@ -48,7 +49,7 @@ _IGNORED = frozenset(
 )
 
 
-@attrs.frozen
+@frozen
 class Planned:
     """A write that the planner asked for. `written`: the event that has it; `changes`: where that says something else."""
 
@@ -57,7 +58,7 @@ class Planned:
     changes: tuple[str, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Guess:
     """What the planner would have done at a frontier: all of the log up to `rv`."""
 
@@ -75,7 +76,7 @@ class Guess:
         return bool(self.planned) and same and not self.unclear
 
 
-@attrs.frozen
+@frozen
 class Inference:
     """`verdict`: `same` at the latest plausible frontier, `older`: at one before it, `other`, `unclear`."""
 

@@ -15,6 +15,7 @@ import attrs
 
 from kcp.apis.semantics import pods as pod_facts
 from kcp.apis.semantics import services, workloads
+from kcp.base.values import frozen
 from kcp.machinery import meta
 from kcp.store.log import DECISIONS_PER_LIFE
 from kcp.store.protocol import Event, Op
@@ -26,7 +27,7 @@ REPORTED_US = 10 * 1_000_000
 DEPLOYMENTS, REPLICASETS = "deployments.apps", "replicasets.apps"
 
 
-@attrs.frozen
+@frozen
 class Violation:
     """An invariant that broke. `rv` 0: found at the end, when everything had come to rest."""
 

@@ -14,8 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT
 from kcp.replay.compare import report, summary
 from kcp.replay.decisions import Remaker, Result, replay
@@ -28,7 +27,7 @@ WORTH_PROCESSES = 1500
 """With fewer decisions one process is done before others have started."""
 
 
-@attrs.frozen
+@frozen
 class Remade:
     """What became of a decision, in a form that travels between processes. `told` is empty when it is identical."""
 
@@ -42,7 +41,7 @@ class Remade:
     """How it differs, in a few words; equal ones are one group."""
 
 
-@attrs.frozen
+@frozen
 class Piece:
     """Decisions [first, last) of one controller, counted among those that can be placed. Schedulers have one piece each."""
 

@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from kcp.base.clock import Clock, SystemClock, microseconds
+from kcp.base.values import frozen
 from kcp.client.cache.indexer import Indexer
 from kcp.controllers.driver import controlled_by
 from kcp.controllers.sources import Controller, Everything, Fan, Owned, Self, Source, Timer
@@ -42,7 +43,7 @@ LOOK_AHEAD = 500
 """So many decisions are searched for the next ones of a controller."""
 
 
-@attrs.frozen
+@frozen
 class Break:
     text: str
     holds: Condition = attrs.field(init=False, eq=False)
@@ -51,7 +52,7 @@ class Break:
         object.__setattr__(self, "holds", condition(self.text))
 
 
-@attrs.frozen
+@frozen
 class Waiting:
     """A key that its controller takes up after this decision. `brought_by` is the change that queues it, None: it waits."""
 

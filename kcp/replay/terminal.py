@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import attrs
 import yaml
 
 from kcp.base.clock import moment
+from kcp.base.values import frozen
 from kcp.replay import compare
 from kcp.replay.breaking import flat
 from kcp.replay.session import Break, Session
@@ -25,7 +25,7 @@ class Quit(Exception):
     """Raised by the word that ends the session."""
 
 
-@attrs.frozen
+@frozen
 class Word:
     """A command. `does` gets what follows it on the line."""
 
@@ -36,7 +36,7 @@ class Word:
     short: str = ""
 
 
-@attrs.frozen
+@frozen
 class Terminal:
     """`render` turns rows of a query into text."""
 

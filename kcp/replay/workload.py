@@ -16,6 +16,7 @@ import anyio
 import attrs
 
 from kcp.base.entropy import Entropy, SeededEntropy
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.machinery.errors import ApiError, NotFound
 from kcp.replay.manifests import REGISTRY
@@ -28,7 +29,7 @@ PACES_S = (12.0, 24.0, 40.0)
 NAMESPACES = 3
 
 
-@attrs.frozen
+@frozen
 class Operation:
     at_s: float
     verb: str

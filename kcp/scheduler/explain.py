@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from kcp.base.values import frozen
 from kcp.scheduler.cycle import (
     Answers,
     each_filter,
@@ -33,7 +33,7 @@ from kcp.scheduler.terms import Bools, Ints
 Json = dict[str, Any]
 
 
-@attrs.frozen
+@frozen
 class Refusal:
     """One filter says no. `unresolvable`: removing pods would not help. `details` has the numbers behind it."""
 
@@ -43,7 +43,7 @@ class Refusal:
     details: Json
 
 
-@attrs.frozen
+@frozen
 class NodeVerdict:
     """`refusals` of every filter that says no, the decisive one first; `scores` weighted, by plugin, if feasible."""
 
@@ -57,7 +57,7 @@ class NodeVerdict:
         return not self.refusals
 
 
-@attrs.frozen
+@frozen
 class Draw:
     """The cycle and the seed of a decision: they choose among ties, and the nodes that are enough to be scored."""
 
@@ -65,7 +65,7 @@ class Draw:
     seed: int
 
 
-@attrs.frozen
+@frozen
 class Explanation:
     """`enough`: so many feasible nodes were scored and the others left aside; 0 when all were scored."""
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import attrs
 import orjson
 
+from kcp.base.values import frozen
 from kcp.machinery import meta
 from kcp.machinery.errors import go_quote
 from kcp.machinery.times import parse_go_duration
@@ -38,7 +39,7 @@ class ExtenderFailed(Exception):
     """Raised when an extender cannot be asked, answers with an error, or with what makes no sense."""
 
 
-@attrs.frozen
+@frozen
 class Extender:
     """One row of the configuration. `tls` holds its `tlsConfig`; paths in it are absolute."""
 
@@ -69,7 +70,7 @@ class Extender:
         return f"{self.url.rstrip('/')}/{verb}"
 
 
-@attrs.frozen
+@frozen
 class Filtered:
     """Which nodes an extender lets pass, and what it says of the others."""
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import attrs
-
 from kcp.apis.semantics import affinity, pods, taints
+from kcp.base.values import frozen
 from kcp.machinery import meta
 from kcp.scheduler.cluster_state import RESOURCES, ClusterState
 from kcp.scheduler.pod_class import PodInfo, claim_names
@@ -21,7 +20,7 @@ Action = Literal["add", "delete", "allocatable", "label", "taint", "features", "
 """What happened: `add` and `delete` of nodes and of pods that run on a node; else what changed."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ClusterEvent:
     resource: str
     actions: tuple[Action, ...]

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from kcp.apis.semantics import affinity, pods, taints, topology
+from kcp.base.values import frozen
 from kcp.machinery.labels import Selector, from_label_selector
 
 Json = dict[str, Any]
@@ -47,7 +48,7 @@ class World:
         return known[1]
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """`failures`: node -> (first failing plugin, its reasons). What follows is about preemption and what is told."""
 

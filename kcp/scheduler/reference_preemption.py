@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from kcp.apis.semantics import pods
+from kcp.base.values import frozen
 from kcp.machinery.labels import from_label_selector
 from kcp.scheduler import reference
 from kcp.scheduler.reference import (
@@ -41,7 +42,7 @@ HOPELESS = (
 """Reasons that no removal of pods mends."""
 
 
-@attrs.frozen
+@frozen
 class Room:
     """A node on which these pods would have to go, most important first."""
 

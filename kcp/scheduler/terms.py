@@ -20,6 +20,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from kcp.base.values import frozen
 from kcp.machinery.labels import Selector
 
 Ints = NDArray[np.int64]
@@ -28,7 +29,7 @@ Bools = NDArray[np.bool_]
 Labels = Mapping[str, str]
 
 
-@attrs.frozen(cache_hash=True)
+@frozen(cache_hash=True)
 class Matcher:
     """Pods whose namespace is listed, or whose namespace's labels match, and whose labels match."""
 
@@ -44,7 +45,7 @@ class Matcher:
         return self.selector.matches(labels)
 
 
-@attrs.frozen(cache_hash=True)
+@frozen(cache_hash=True)
 class Term:
     matcher: Matcher
     key: str
@@ -80,7 +81,7 @@ class Sums:
         return found
 
 
-@attrs.frozen(cache_hash=True)
+@frozen(cache_hash=True)
 class Group:
     """Pods of one namespace that a selector chooses: what spreading counts."""
 

@@ -16,8 +16,7 @@ import inspect
 from pathlib import Path
 from types import ModuleType
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.scheduler.framework.user_plugin import METHODS
 
 IMPURE_MODULES = frozenset(
@@ -32,7 +31,7 @@ class PluginNotFound(ValueError):
     """Raised when a name leads to no plugin class; the message says why."""
 
 
-@attrs.frozen
+@frozen
 class UserPluginSource:
     """Where a plugin is from. `path` is empty for one that is installed as a module."""
 

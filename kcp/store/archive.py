@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.store import parquet
 from kcp.store.protocol import StoreError
 
@@ -47,7 +46,7 @@ class Dropped(StoreError):
         self.floor = floor
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Segment:
     """`left` rows of the range are no longer in the hot table."""
 

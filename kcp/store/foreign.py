@@ -24,6 +24,7 @@ import attrs
 import orjson
 
 from kcp.base.clock import Clock
+from kcp.base.values import frozen
 from kcp.machinery.document import Document, normal
 from kcp.store import leases, rows, schema
 from kcp.store.columns import UNTOLD
@@ -49,7 +50,7 @@ NOBODY = Actor("")
 PAGE_ROWS = 2000
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Change:
     """One change as a source told it.
 
@@ -70,7 +71,7 @@ class Change:
     request_id: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Written:
     """`untold` counts events without a body, `moved` removals told at a revision that another change has, `left_out` changes
     that found no place between the neighbours of their object.
@@ -92,7 +93,7 @@ class Written:
 # --- order ---
 
 
-@attrs.frozen
+@frozen
 class Order:
     """`moved` and `left_out` count as in Written."""
 

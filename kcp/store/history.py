@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import orjson
 import sqlalchemy as sa
 
+from kcp.base.values import frozen
 from kcp.machinery.document import Json
 from kcp.machinery.gvk import group_resource
 from kcp.store import archive, schema, tables
@@ -50,7 +50,7 @@ _ITEM_KEYS = (
 _VERBS = {Op.ADDED: "created", Op.MODIFIED: "changed", Op.DELETED: "deleted"}
 
 
-@attrs.frozen(slots=True)
+@frozen
 class FieldChange:
     """One field: `old` or `new` is None where `had` or `has` is False."""
 
@@ -68,7 +68,7 @@ class FieldChange:
         return f"~ {self.path}: {_short(self.old)} → {_short(self.new)}"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Version:
     """One change of an object. `object` is its state after it; for a removal its last state."""
 
@@ -92,7 +92,7 @@ class Version:
         return _VERBS[self.op]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Blame:
     """Who gave a field of the object its present value."""
 

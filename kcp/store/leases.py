@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.machinery.document import Json
 from kcp.store.protocol import Fence, Fenced
 
 RESOURCE = "leases.coordination.k8s.io"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class LeaseRow:
     """The newest state of one Lease. `logged_rv` is its newest event row, `body` its normal form."""
 

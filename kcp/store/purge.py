@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import attrs
 import orjson
 
 from kcp.base.clock import Clock, microseconds
+from kcp.base.values import frozen
 from kcp.machinery.document import normal
 from kcp.store import schema, sealed_purge
 from kcp.store.archive import FOLDER, PLACE
@@ -39,7 +39,7 @@ class StillAlive(StoreError):
     """Raised when the object exists and its past alone was not asked for."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Purged:
     """`versions` were purged, `sealed` of them in files; `live_rv` is the version that stays, 0 when none lives."""
 
@@ -48,7 +48,7 @@ class Purged:
     live_rv: int = 0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Incarnation:
     """One life of the object. `live_rv` is its newest event while it lives, else 0."""
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-import attrs
-
 from kcp.base.clock import Clock, microseconds
+from kcp.base.values import frozen
 from kcp.store import archive, rows, schema, views
 from kcp.store.open import is_postgres, sqlite_path
 from kcp.store.protocol import StoreError
@@ -41,7 +40,7 @@ class QueryFailed(StoreError):
     """Raised when the SQL is wrong, takes too long, or tries to write; the text is for people."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ResultTable:
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-import attrs
 import orjson
 
+from kcp.base.values import frozen
 from kcp.machinery.document import Document
 from kcp.machinery.gvk import group_resource
 from kcp.store import leases
@@ -163,7 +163,7 @@ def kind_values(kind_id: int, row: KindRow) -> tuple[Any, ...]:
     return (kind_id, row.group, row.version, row.kind, row.plural, int(row.namespaced), row.history_class)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Changes:
     """The rows of a batch for `events` and `objects`. `moved` only point to a newer event: they touch no index."""
 

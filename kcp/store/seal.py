@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
-import attrs
 import structlog
 
 from kcp.base.clock import Clock, microseconds
+from kcp.base.values import frozen
 from kcp.store import parquet, schema, sealing
 from kcp.store.archive import FOLDER
 from kcp.store.open import is_postgres, lock, sqlite_path
@@ -33,7 +33,7 @@ PAUSE_S = 0.02
 SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 1.0, 600.0
 
 
-@attrs.frozen
+@frozen
 class Policy:
     """What becomes of old events. `seal_after_s` None: nothing is sealed; `keep_s` None: sealed ranges stay for ever."""
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.store import parquet
 from kcp.store.archive import SEGMENTS, Segment
 from kcp.store.columns import PURGED
@@ -34,7 +33,7 @@ class Tables(Protocol):
     def fetch(self, sql: str, *arguments: Any) -> list[tuple[Any, ...]]: ...
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Rewritten:
     """One sealed file. `old` and `new` are as in `segments.uri`; `rvs` are the versions purged in it."""
 
@@ -45,7 +44,7 @@ class Rewritten:
     rvs: tuple[int, ...]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Plan:
     """`read` are the files that were looked at, `files` those among them that had to be written anew."""
 

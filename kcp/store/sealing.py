@@ -18,8 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.store import archive, parquet
 from kcp.store.archive import BASE, DROPPED, PARQUET, Segment, quoted
 from kcp.store.protocol import StoreError
@@ -70,7 +69,7 @@ Step = Callable[[Transaction], Any]
 Steps = Generator[Step, Any, "Done"]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Range:
     """What became of a range: its events are in `file`, or were dropped."""
 
@@ -80,7 +79,7 @@ class Range:
     file: Path
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Done:
     """One pass. `left` rows left the hot table; `dropped` ranges are no more, history begins at `floor`."""
 

@@ -28,6 +28,7 @@ import orjson
 
 from kcp.base.clock import Clock, microseconds
 from kcp.base.entropy import SystemEntropy
+from kcp.base.values import frozen
 from kcp.store import archive, check, leases, rows, schema
 from kcp.store.open import FILE_NAME, is_postgres, lock, partial, sqlite_path
 from kcp.store.protocol import StoreError
@@ -38,7 +39,7 @@ RESTORE_JUMP = 1_000_000
 """A restored log goes on this much further up, so that clients who had seen more than it holds must list anew."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Exported:
     base_rv: int
     last_rv: int
@@ -251,7 +252,7 @@ def _rewind_leases(connection: sqlite3.Connection, last: int) -> None:
         connection.execute(rows.PUT_LEASE, rows.lease_values(attrs.evolve(row, epoch=epoch)))
 
 
-@attrs.frozen(slots=True)
+@frozen
 class BackedUp:
     """`checksum` is that of the history in the file."""
 
@@ -334,7 +335,7 @@ def _copy_pages(reader: sqlite3.Connection, file: Path) -> None:
         copy.close()
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Restored:
     """`rv` is where the log goes on, `restored_rv` the revision whose state it has.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
+from kcp.base.values import frozen
 
 Engine = Literal["sqlite", "postgresql"]
 SQLITE: Engine = "sqlite"
@@ -32,7 +32,7 @@ _CAST: dict[Type, str] = {
 }
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Field:
     """A column taken from the document: keys from the root, a number is a list index. Booleans show as 1 and 0."""
 
@@ -50,7 +50,7 @@ class Field:
         return f"{value} AS {quoted(self.name)}"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Computed:
     """A column by an expression, one for each engine; `{doc}` stands for the document."""
 
@@ -66,7 +66,7 @@ class Computed:
 ViewColumn = Field | Computed
 
 
-@attrs.frozen(slots=True)
+@frozen
 class KindView:
     name: str
     group: str

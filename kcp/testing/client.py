@@ -20,6 +20,7 @@ import orjson
 from anyio.from_thread import BlockingPortal
 
 from kcp.base.clock import SystemClock
+from kcp.base.values import frozen
 from kcp.client.client import Client, PatchType
 from kcp.client.mapper import Mapping
 from kcp.machinery.errors import BadRequest, NotFound
@@ -34,7 +35,7 @@ _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 
 
-@attrs.frozen
+@frozen
 class BlockingClient:
     """Requests of the administrator, made in the cluster's thread while the caller waits."""
 

@@ -17,11 +17,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import anyio
-import attrs
 
 from kcp.base.clock import Clock, LoopClock, SystemClock
 from kcp.base.entropy import Entropy, SeededEntropy, SystemEntropy
 from kcp.base.loop import DetLoop
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
 from kcp.machinery.errors import NotFound
@@ -34,7 +34,7 @@ WAIT_S = 30.0
 _PAUSE_S = 0.02
 
 
-@attrs.frozen
+@frozen
 class InProcessCluster:
     """What `cluster` gives. `client` is the administrator's; what it answers is shared and read-only."""
 

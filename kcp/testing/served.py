@@ -22,6 +22,7 @@ from kcp.api.context import ServerSettings
 from kcp.apis.semantics.facts import FACTS
 from kcp.base.clock import SystemClock
 from kcp.base.entropy import SystemEntropy
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.controlplane import pki
 from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
@@ -37,7 +38,7 @@ HOST = "127.0.0.1"
 DRAIN_S = 1.0
 
 
-@attrs.frozen
+@frozen
 class ServedCluster:
     """A running cluster. `kubeconfig` is the administrator's; `directory` holds it, the keys and the log."""
 

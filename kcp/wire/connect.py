@@ -17,6 +17,7 @@ from urllib.parse import quote
 import attrs
 import httptools
 
+from kcp.base.values import frozen
 from kcp.wire.http import Request, Response
 from kcp.wire.protocol import encode_head
 from kcp.wire.tunnel import READ_BUFFER_BYTES, Tunnel
@@ -42,7 +43,7 @@ class RequestTimeout(Exception):
     """Raised when the answer (its head, for streams) did not arrive in time."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Target:
     """Where to connect. `unix_path` wins over host and port; `tls` None means plain HTTP."""
 

@@ -17,10 +17,10 @@ from email.utils import formatdate
 from typing import Any
 
 import anyio
-import attrs
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from kcp.base.values import frozen
 from kcp.wire.http import Handler, Request, Response
 from kcp.wire.protocol import Exchange, KcpProtocol, Limits, PeerGone
 
@@ -36,7 +36,7 @@ class ListenError(OSError):
     """Raised when an address cannot be listened on; the text names the address and why."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ServerTls:
     """Serving certificate and the CAs whose client certificates are taken.
 

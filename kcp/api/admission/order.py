@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import anyio
-import attrs
 
 from kcp.api.admission.plugin import Attributes, Companion, Exact, Mutating, Plugin, Validating, Waiting
 from kcp.api.admission.plugins import (
@@ -30,6 +29,7 @@ from kcp.api.admission.plugins import (
 from kcp.api.auth.protocol import Authorizer
 from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy
+from kcp.base.values import frozen
 from kcp.machinery.names import generate_name
 from kcp.store.protocol import Event, Head, Key, Store
 
@@ -37,7 +37,7 @@ WAIT_S = 1.5
 """How long a create waits for what a controller is about to make. Kubernetes: 10 tries, 100 to 200 ms apart."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Parts:
     """What plugins are made of. `store` answers at the published revision."""
 
@@ -87,7 +87,7 @@ ORDER: tuple[tuple[str, Factory | None], ...] = (
 """Name and how to make it; None keeps the place of a plugin that is not there yet."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Selected:
     """The plugins that care for one (operation, kind, subresource), phase by phase."""
 

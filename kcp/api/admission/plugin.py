@@ -15,6 +15,7 @@ import attrs
 
 from kcp.api.auth.protocol import UserInfo
 from kcp.apis.kind import Kind
+from kcp.base.values import frozen
 from kcp.machinery.errors import Forbidden
 from kcp.store.protocol import Change, Head, Key
 
@@ -44,7 +45,7 @@ class Attributes:
         return self.object
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Companion:
     """Another object that must change in the same transaction, and how."""
 

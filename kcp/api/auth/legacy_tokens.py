@@ -9,7 +9,6 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
 import orjson
 from joserfc import jws
 
@@ -25,6 +24,7 @@ from kcp.api.auth.service_account import (
 )
 from kcp.api.auth.tokens import TokenIdentity, go_list, intersect
 from kcp.base.clock import Clock
+from kcp.base.values import frozen
 from kcp.machinery.errors import Unauthorized
 from kcp.machinery.times import parse_time
 
@@ -57,7 +57,7 @@ def issue(key: SigningKey, *, namespace: str, account: str, uid: str, secret: st
     return jws.serialize_compact(header, orjson.dumps(claims), key.key)
 
 
-@attrs.frozen
+@frozen
 class LegacyTokens:
     """Verifies tokens of Secrets. They are meant for the API server's own audiences."""
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.wire.http import Request
 
 ANONYMOUS = "system:anonymous"
@@ -18,7 +17,7 @@ ALL_UNAUTHENTICATED = "system:unauthenticated"
 MASTERS = "system:masters"
 
 
-@attrs.frozen(slots=True, cache_hash=True)
+@frozen(cache_hash=True)
 class UserInfo:
     """Who asks. `extra` as sorted pairs, so that the whole is hashable."""
 
@@ -35,7 +34,7 @@ PEER = UserInfo("system:kcp:peer", groups=(ALL_AUTHENTICATED,))
 """An API server that passes a request for a node on to the one that runs it."""
 
 
-@attrs.frozen(slots=True, cache_hash=True)
+@frozen(cache_hash=True)
 class Attributes:
     """One question to an authorizer: may this user do this? Either a resource request or a path."""
 

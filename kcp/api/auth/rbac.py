@@ -13,6 +13,7 @@ import attrs
 from kcp.api.auth.protocol import MASTERS, Attributes, Authorizer, UserInfo, Verdict
 from kcp.api.auth.rules import Rule, compact, go_text, uncovered
 from kcp.api.auth.service_account import username
+from kcp.base.values import frozen
 from kcp.machinery.errors import Forbidden, NotFound, go_quote
 from kcp.machinery.labels import from_label_selector
 from kcp.store.protocol import Event, Store
@@ -28,7 +29,7 @@ _RESOURCES = (ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS)
 MEMO_SIZE = 16_384
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Grant:
     """One subject of one binding: what it gives, or why its role cannot be resolved."""
 
@@ -39,7 +40,7 @@ class Grant:
     problem: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Answer:
     """What a user's rules say about one verb on one resource: for any name, for some names, and what was broken."""
 

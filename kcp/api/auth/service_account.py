@@ -25,6 +25,7 @@ from kcp.api.auth.protocol import UserInfo
 from kcp.api.auth.tokens import TokenIdentity, go_list, intersect
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
+from kcp.base.values import frozen
 from kcp.machinery.errors import Unauthorized
 from kcp.machinery.times import parse_time
 
@@ -58,7 +59,7 @@ def split_username(name: str) -> tuple[str, str] | None:
     return (namespace, account) if colon and namespace and account and ":" not in account else None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Reference:
     """What a token is bound to besides its account."""
 
@@ -67,7 +68,7 @@ class Reference:
     uid: str
 
 
-@attrs.frozen(slots=True)
+@frozen
 class SigningKey:
     """A private or public key with the id that Kubernetes gives it."""
 
@@ -99,7 +100,7 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-@attrs.frozen
+@frozen
 class TokenIssuer:
     """Signs tokens. The extra `token_issuer` of the server."""
 

@@ -19,12 +19,13 @@ from kcp.api.auth.tokens import BearerTokens, TokenAuthenticator, TokenUnion
 from kcp.api.auth.union import PrivilegedGroup, UnionAuthenticator, UnionAuthorizer
 from kcp.api.auth.x509 import CertificateVerifier, ClientCertificates, FrontProxy
 from kcp.base.clock import Clock
+from kcp.base.values import frozen
 from kcp.store.protocol import Event, Key, Store
 
 Json = dict[str, Any]
 
 
-@attrs.frozen
+@frozen
 class Auth:
     authenticator: Authenticator
     authorizer: Authorizer

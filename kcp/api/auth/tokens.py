@@ -14,13 +14,14 @@ from typing import Protocol
 import attrs
 
 from kcp.api.auth.protocol import ALL_AUTHENTICATED, UserInfo
+from kcp.base.values import frozen
 from kcp.machinery.errors import Unauthorized
 from kcp.wire.http import Request
 
 INVALID = "invalid bearer token"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class TokenIdentity:
     """Whom a token stands for, and for which of the asked audiences it is meant."""
 
@@ -34,7 +35,7 @@ class TokenAuthenticator(Protocol):
         ...
 
 
-@attrs.frozen
+@frozen
 class TokenUnion:
     """Asks in order; the first that knows the token answers."""
 
@@ -54,7 +55,7 @@ class TokenUnion:
         raise Unauthorized(problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
 
 
-@attrs.frozen
+@frozen
 class BearerTokens:
     """Authenticates `Authorization: Bearer …`, and tokens in the WebSocket subprotocol that browsers use."""
 
@@ -84,7 +85,7 @@ def bearer_token(request: Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-@attrs.frozen
+@frozen
 class StaticTokens:
     """The file of `token,user,uid,"group1,group2"` lines. Compared by hash, so timing tells nothing."""
 

@@ -18,13 +18,14 @@ from kcp.api.auth.protocol import (
     Verdict,
 )
 from kcp.api.auth.tokens import TokenUnion
+from kcp.base.values import frozen
 from kcp.machinery.errors import Unauthorized
 from kcp.wire.http import Request
 
 _NOBODY = UserInfo(ANONYMOUS, groups=(ALL_UNAUTHENTICATED,))
 
 
-@attrs.frozen
+@frozen
 class UnionAuthenticator:
     """The first that knows the credentials decides; none: anonymous, when that is allowed.
 
@@ -51,7 +52,7 @@ class UnionAuthenticator:
         return _NOBODY if self.anonymous else None
 
 
-@attrs.frozen
+@frozen
 class UnionAuthorizer:
     """The first opinion counts."""
 
@@ -68,7 +69,7 @@ class UnionAuthorizer:
         return "no opinion", "\n".join(reasons)
 
 
-@attrs.frozen
+@frozen
 class PrivilegedGroup:
     """Allows system:masters everything, so that a broken policy can always be repaired."""
 
@@ -78,7 +79,7 @@ class PrivilegedGroup:
         return ("allow", "") if self.group in attributes.user.groups else ("no opinion", "")
 
 
-@attrs.frozen
+@frozen
 class AlwaysAllow:
     """Allows everything to everybody."""
 

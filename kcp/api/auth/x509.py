@@ -23,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from kcp.api.auth.protocol import ALL_AUTHENTICATED, UserInfo
 from kcp.base.certs import identity_of
 from kcp.base.clock import Clock
+from kcp.base.values import frozen
 from kcp.machinery.errors import Unauthorized
 from kcp.wire.http import Request
 
@@ -31,7 +32,7 @@ CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 _CLIENT_USAGES = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Verified:
     """What a certificate says and how long it says so."""
 
@@ -111,7 +112,7 @@ def _user(verified: Verified) -> UserInfo:
     return UserInfo(verified.common_name, "", (*verified.organizations, ALL_AUTHENTICATED), extra)
 
 
-@attrs.frozen
+@frozen
 class ClientCertificates:
     """Authenticates the certificate of the connection."""
 
@@ -126,7 +127,7 @@ class ClientCertificates:
         return _user(verified)
 
 
-@attrs.frozen
+@frozen
 class FrontProxy:
     """Trusts X-Remote-User, -Uid, -Group and -Extra-* from proxies with a certificate of their own authority."""
 

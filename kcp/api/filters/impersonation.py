@@ -22,6 +22,7 @@ from kcp.api.auth.protocol import (
 from kcp.api.auth.service_account import group_names, split_username
 from kcp.api.context import Call, Server
 from kcp.api.filters.authorization import forbidden
+from kcp.base.values import frozen
 from kcp.machinery.errors import BadRequest
 from kcp.wire.http import Request
 
@@ -29,7 +30,7 @@ _PREFIX = "impersonate-"
 _EXTRA_PREFIX = "impersonate-extra-"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Wanted:
     """Whom a request wants to be: one resource of authentication.k8s.io or core that `impersonate` is asked for."""
 

@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
 import orjson
 
 from kcp.api.context import Call, Server
@@ -20,6 +19,7 @@ from kcp.api.results import ListResult, Result
 from kcp.api.selection import Selection, select
 from kcp.api.verbs.freshness import wait_until_fresh
 from kcp.apis.kind import Kind
+from kcp.base.values import frozen
 from kcp.machinery.codec.json import decode_json, go_type
 from kcp.machinery.errors import BadRequest, Expired
 from kcp.machinery.schema.validate import base64_error
@@ -38,7 +38,7 @@ EXPIRED_CONTINUE = (
 EXPIRED_LIST = "The resourceVersion for the provided list is too old."
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Token:
     """Where a list goes on: at revision `rv` (-1: whatever is newest), strictly after (namespace, name)."""
 
@@ -109,7 +109,7 @@ def _matches(kind: Kind, selection: Selection, record: Record) -> bool:
     return selection.matches(served(kind, record.document).value)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Reading:
     """One list request on its way: what is listed, and from where."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
 import orjson
 
 from kcp.api.context import Call, Server
@@ -33,6 +32,7 @@ from kcp.api.results import Result
 from kcp.api.transaction import Rules, Write
 from kcp.api.verbs.update import check_name
 from kcp.apis.kind import Json
+from kcp.base.values import frozen
 from kcp.machinery.codec.json import decode_json, go_type
 from kcp.machinery.codec.yaml import decode_yaml
 from kcp.machinery.document import Document
@@ -62,7 +62,7 @@ BUILT_IN = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 CUSTOM = (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Patch:
     """A decoded patch: `duplicates` are the duplicate fields found in its body."""
 

@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
-import attrs
-
 from kcp.apis.core import checks
 from kcp.apis.core.checks import Errors, Json
 from kcp.apis.core.resources import default_list, is_sidecar, requirements
@@ -25,6 +23,7 @@ from kcp.apis.core.volume import (
     object_field_selector,
     resource_field_selector,
 )
+from kcp.base.values import frozen
 from kcp.machinery import names
 from kcp.machinery.errors import duplicate, forbidden, invalid, not_found, required, too_many, unsupported
 
@@ -35,7 +34,7 @@ _PULL_POLICY_SET = frozenset(PULL_POLICIES)
 _PROTOCOL_SET = frozenset(PROTOCOLS)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class PodContext:
     """What the rules of a container must know about its pod."""
 

@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import attrs
-
 from kcp.apis.core import checks
 from kcp.apis.core.checks import Errors, Json
 from kcp.apis.core.claim_spec import claim_template, default_claim_template
 from kcp.apis.core.resources import canonical_field, is_negative
+from kcp.base.values import frozen
 from kcp.machinery import names
 from kcp.machinery.errors import FieldError, duplicate, forbidden, invalid, required, unsupported
 
@@ -25,7 +24,7 @@ _DEFAULT_MODE = 0o644
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class VolumeContext:
     """What the rules of a volume must know about its surroundings."""
 

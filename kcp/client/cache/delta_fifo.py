@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import attrs
+from kcp.base.values import frozen
 
 Json = dict[str, Any]
 
@@ -25,7 +25,7 @@ DeltaType = Literal["Added", "Updated", "Deleted", "ReplacedAll", "SyncAll", "Bo
 MAX_BATCH = 1000
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Delta:
     """One step. `object` for Added, Updated, Deleted; `objects` for ReplacedAll; `rv` is where the store is after it.
 
@@ -38,7 +38,7 @@ class Delta:
     objects: Sequence[Json] = ()
 
 
-@attrs.frozen(slots=True)
+@frozen
 class DeletedFinalStateUnknown:
     """An object that vanished while nobody watched: its key, and its last known state, perhaps out of date."""
 

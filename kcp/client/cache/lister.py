@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.client.cache.indexer import Indexer
 from kcp.machinery.errors import NotFound
 
@@ -19,7 +18,7 @@ class LabelMatcher(Protocol):
     def matches(self, labels: Mapping[str, str], /) -> bool: ...
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Lister:
     """Objects are shared and read-only; lists are ordered by key."""
 

@@ -11,6 +11,7 @@ import attrs
 
 from kcp.base.backoff import ItemBackoff
 from kcp.base.clock import Clock, SystemClock
+from kcp.base.values import frozen
 from kcp.client.workqueue.delaying import DelayedAdds
 from kcp.client.workqueue.queue import Lane, Observer, Queue, Unobserved
 
@@ -110,7 +111,7 @@ class ItemFastSlow:
         return self._failures.get(key, 0)
 
 
-@attrs.frozen
+@frozen
 class MaxOf:
     """The longest wait of several limiters."""
 

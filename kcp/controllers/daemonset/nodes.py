@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from kcp.apis.semantics import affinity, pods, taints
 from kcp.apis.semantics.workloads import CONTROLLER_REVISION_HASH
+from kcp.base.values import frozen
 from kcp.controllers.replicas import pod_from_template
 from kcp.machinery import meta
 
@@ -40,7 +39,7 @@ def tolerations(spec: Json) -> list[Json]:
     return wanted
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Fitness:
     """Where the pods of one template belong; made once per plan, asked for every node."""
 

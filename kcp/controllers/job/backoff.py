@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import attrs
-
 from kcp.apis.semantics import pods as pod_facts
+from kcp.base.values import frozen
 from kcp.controllers.job.indexes import failures_of
 from kcp.machinery.times import parse_time
 
@@ -19,7 +18,7 @@ Json = dict[str, Any]
 FIRST_S, LONGEST_S = 10.0, 600.0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Record:
     """What a Job remembers about failures: how many since the last success, and when the last was (epoch seconds)."""
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.controllers.job import indexes
 from kcp.machinery import meta
 
 Json = dict[str, Any]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Verdict:
     """The rule that a failed pod met. `message` is set when the whole Job fails by it."""
 

@@ -9,10 +9,9 @@ from collections.abc import Generator, Sequence
 from datetime import datetime
 from typing import Any
 
-import attrs
-
 from kcp.apis.semantics import pods as pod_facts
 from kcp.apis.semantics.workloads import replicas
+from kcp.base.values import frozen
 from kcp.controllers import effects as fx
 from kcp.controllers.replicas import BURST_REPLICAS
 from kcp.controllers.statefulset import claims, identity, members
@@ -25,7 +24,7 @@ GoOn = Generator[fx.Effect, fx.Outcome, bool]
 """Whether there is more to do in this plan."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Lineup:
     """The set's pods by their place. `wanted` holds one pod per ordinal; those without uid are to be created."""
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.controllers import controller_history as history
 from kcp.controllers import effects as fx
 from kcp.controllers.statefulset.identity import revision_of
@@ -18,7 +17,7 @@ from kcp.machinery import meta
 Json = dict[str, Any]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Revisions:
     current: Json
     update: Json

@@ -25,6 +25,7 @@ from typing import Any
 import attrs
 import orjson
 
+from kcp.base.values import frozen
 from kcp.machinery.errors import ApiError, BadRequest, Conflict
 from kcp.machinery.gvk import GroupVersion, GroupVersionKind
 from kcp.machinery.patch.managers import (
@@ -231,7 +232,7 @@ def _title(obj: Json) -> str:
 # One write
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Write:
     """What all steps of one write share."""
 

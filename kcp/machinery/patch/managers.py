@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from kcp.base.values import frozen
 from kcp.machinery.errors import go_quote
 from kcp.machinery.paths import SELF, Fields, FieldsError, canonical, field_element, union
 
@@ -41,7 +42,7 @@ class ManagedFieldsError(ValueError):
     """Raised when managedFields cannot be read."""
 
 
-@attrs.frozen(slots=True, cache_hash=True)
+@frozen(cache_hash=True)
 class Manager:
     """Identity of an entry. `api_version` is "" for appliers."""
 
@@ -72,7 +73,7 @@ def manager_for(name: str, operation: Operation, api_version: str, subresource: 
     return Manager(name or "unknown", operation, version, subresource)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Entry:
     """What one manager owns, in the version it wrote; `time` as on the wire, "" when it is not known."""
 

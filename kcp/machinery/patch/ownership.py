@@ -17,8 +17,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.machinery.paths import (
     MEMBER,
     SELF,
@@ -40,7 +39,7 @@ class KeyFault(Exception):
     """Raised when a list item has no key by which others could refer to it."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Comparison:
     """No field is in more than one of the three sets; all empty when both documents are equal."""
 

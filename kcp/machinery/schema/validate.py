@@ -21,9 +21,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import attrs
 import orjson
 
+from kcp.base.values import frozen
 from kcp.machinery import quantity, times
 from kcp.machinery.errors import go_quote
 from kcp.machinery.schema.compile import Schema
@@ -34,7 +34,7 @@ MAX_UNKNOWN = 100
 """The decoder stops collecting after so many. Source: sigs.k8s.io/json saveStrictError."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Report:
     """What `check` found. `errors` holds Go's texts, the one that Go would report first."""
 

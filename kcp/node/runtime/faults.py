@@ -20,6 +20,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from kcp.base.values import frozen
 from kcp.machinery.times import parse_go_duration
 
 PREFIX = "sim.kcp/"
@@ -28,7 +29,7 @@ _EXIT = re.compile(r"([0-9]+)(?:@([^*]+))?(?:\*([0-9]+))?", re.ASCII).fullmatch
 _TIMES = re.compile(r"(.*?)(?:\*([0-9]+))?", re.ASCII).fullmatch
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Trouble:
     """`fails`: refused; else it takes `takes_s`. Holds for the first `times` tries, None for all."""
 
@@ -37,7 +38,7 @@ class Trouble:
     times: int | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class End:
     """An exit `after_s` seconds after the start."""
 

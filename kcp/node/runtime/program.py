@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import attrs
 
+from kcp.base.values import frozen
 from kcp.node.runtime.shell_words import expand, holds
 
 SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh"})
@@ -46,7 +47,7 @@ _ENDLESS = re.compile(
 _CONSTRUCTS = frozenset({"while", "until", "for", "case", "{", "(", "function", "select"})
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Program:
     """`runs_s` None: for ever. `known` False: a guess, nothing was understood."""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-import attrs
+from kcp.base.values import frozen
 
 Json = dict[str, Any]
 ContainerState = Literal["created", "running", "exited"]
@@ -46,14 +46,14 @@ class NotYet(Exception):
         self.after_s = after_s
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Version:
     runtime_name: str
     runtime_version: str
     runtime_api_version: str = "v1"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RuntimeCaps:
     """What a runtime can do; the agent degrades or skips the rest.
 
@@ -70,7 +70,7 @@ class RuntimeCaps:
     recursive_read_only: bool = False
 
 
-@attrs.frozen(slots=True)
+@frozen
 class SandboxConfig:
     """`pod` is the document; an adapter takes hostname, ports, labels and annotations from it."""
 
@@ -78,7 +78,7 @@ class SandboxConfig:
     attempt: int = 0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Image:
     """`ref` is the digest reference that stands in imageID."""
 
@@ -87,7 +87,7 @@ class Image:
     size_bytes: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ContainerConfig:
     """One container of a pod. `field` is the list of the spec it stands in, `hash` identifies its definition.
 
@@ -103,7 +103,7 @@ class ContainerConfig:
     environment: Mapping[str, str] | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class SandboxStatus:
     id: str
     attempt: int
@@ -112,7 +112,7 @@ class SandboxStatus:
     created_at: datetime
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ContainerStatus:
     """`resources` are those in force, as in a container's spec. `attempt` is the restart count."""
 
@@ -132,7 +132,7 @@ class ContainerStatus:
     resources: Json | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class PodStatus:
     """All sandboxes and containers of one pod, newest first."""
 
@@ -156,13 +156,13 @@ class PodStatus:
         return [status for status in self.containers if status.state != "exited"]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ExecResult:
     exit_code: int
     output: bytes = b""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ProbeOutcome:
     """`steady`: the answer stays the same as long as the container runs, there is no need to ask again."""
 
@@ -171,7 +171,7 @@ class ProbeOutcome:
     steady: bool = False
 
 
-@attrs.frozen(slots=True)
+@frozen
 class HookOutcome:
     """A lifecycle hook was started and holds the container up for `takes_s` more seconds."""
 
@@ -179,7 +179,7 @@ class HookOutcome:
     error: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class LogLine:
     at: datetime
     stream: Literal["stdout", "stderr"]

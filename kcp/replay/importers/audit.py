@@ -23,6 +23,7 @@ import attrs
 
 from kcp.api.options import manager_of_agent
 from kcp.base.clock import moment
+from kcp.base.values import frozen
 from kcp.machinery.document import normal
 from kcp.machinery.times import format_time
 from kcp.replay.importers.kinds import Kinds, change_of
@@ -42,7 +43,7 @@ DERIVED = frozenset({"scale", "binding", "eviction"})
 GRACE_S = 30
 
 
-@attrs.frozen
+@frozen
 class Entry:
     """One write of the log, as far as its level tells."""
 

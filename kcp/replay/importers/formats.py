@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
 import orjson
 
 from kcp.apis.semantics.facts import FACTS
 from kcp.base.clock import Clock
+from kcp.base.values import frozen
 from kcp.replay.importers import audit, etcd, kine, kwok, simkube, watch
 from kcp.replay.importers.bbolt import is_bbolt
 from kcp.replay.importers.kinds import Kinds
@@ -45,7 +45,7 @@ ABOUT_FORMAT = "imported_format"
 """The key of a log's `about` that says that it is somebody else's, and from which format it came."""
 
 
-@attrs.frozen
+@frozen
 class Imported:
     """`restored`: what came of it on PostgreSQL."""
 

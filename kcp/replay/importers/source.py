@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.replay.importers.kinds import Kinds
 from kcp.replay.importers.reading import Faults
 from kcp.store.foreign import Change
 from kcp.store.protocol import Input
 
 
-@attrs.frozen
+@frozen
 class Told:
     """`base_rv`: what is told up to there was found and did not happen before our eyes. `notes` are for people."""
 

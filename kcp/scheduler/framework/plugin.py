@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from kcp.base.values import frozen
 from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.framework.status import Status
 from kcp.scheduler.pod_class import PodClass, PodInfo
@@ -56,7 +57,7 @@ class Cycle:
         return self.info.cls
 
 
-@attrs.frozen
+@frozen
 class Rejected:
     """A pre-filter turned the pod down for every node, with one text."""
 

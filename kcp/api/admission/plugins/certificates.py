@@ -9,13 +9,13 @@ import base64
 import binascii
 from typing import Any
 
-import attrs
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from kcp.api.admission.plugin import Attributes, refused
 from kcp.api.auth.protocol import MASTERS, Authorizer
 from kcp.api.auth.protocol import Attributes as Question
+from kcp.base.values import frozen
 from kcp.machinery.errors import go_quote
 
 REQUESTS = "certificatesigningrequests.certificates.k8s.io"
@@ -44,7 +44,7 @@ def _signer(attributes: Attributes) -> str:
     return str(((attributes.old or {}).get("spec") or {}).get("signerName", ""))
 
 
-@attrs.frozen
+@frozen
 class CertificateApproval:
     authorizer: Authorizer
     name: str = "CertificateApproval"
@@ -64,7 +64,7 @@ class CertificateApproval:
             )
 
 
-@attrs.frozen
+@frozen
 class CertificateSigning:
     authorizer: Authorizer
     name: str = "CertificateSigning"
@@ -97,7 +97,7 @@ def _organizations(request: str) -> list[str]:
     ]
 
 
-@attrs.frozen
+@frozen
 class CertificateSubjectRestriction:
     name: str = "CertificateSubjectRestriction"
 

@@ -5,10 +5,9 @@ Source: k8s v1.36 plugin/pkg/admission/network/defaultingressclass/admission.go.
 
 from __future__ import annotations
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes
 from kcp.api.admission.plugins.default_storage_class import newest_default
+from kcp.base.values import frozen
 from kcp.store.protocol import Head
 
 CLASSES = "ingressclasses.networking.k8s.io"
@@ -16,7 +15,7 @@ IS_DEFAULT = "ingressclass.kubernetes.io/is-default-class"
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 
 
-@attrs.frozen
+@frozen
 class DefaultIngressClass:
     store: Head
     name: str = "DefaultIngressClass"

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes
+from kcp.base.values import frozen
 from kcp.store.protocol import Head, Record
 
 CLASSES = "storageclasses.storage.k8s.io"
@@ -32,7 +31,7 @@ def newest_default(records: Sequence[Record], annotations: tuple[str, ...]) -> d
     return max(marked, key=lambda obj: obj["metadata"].get("creationTimestamp") or "", default=None)
 
 
-@attrs.frozen
+@frozen
 class DefaultStorageClass:
     store: Head
     name: str = "DefaultStorageClass"

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes
+from kcp.base.values import frozen
 
 SECONDS = 300
 KEYS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
@@ -21,7 +20,7 @@ def _tolerates(tolerations: list[dict[str, Any]], key: str) -> bool:
     )
 
 
-@attrs.frozen
+@frozen
 class DefaultTolerationSeconds:
     name: str = "DefaultTolerationSeconds"
 

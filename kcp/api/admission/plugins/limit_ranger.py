@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes, refused
+from kcp.base.values import frozen
 from kcp.machinery.quantity import Quantity, parse
 from kcp.store.protocol import Head
 
@@ -173,7 +172,7 @@ def claim_faults(limit_range: Json, claim: Json) -> list[str]:
 _HANDLED = frozenset({(_PODS, "", "CREATE"), (_PODS, "resize", "UPDATE"), (_CLAIMS, "", "CREATE"), (_CLAIMS, "", "UPDATE")})  # fmt: skip
 
 
-@attrs.frozen
+@frozen
 class LimitRanger:
     store: Head
     name: str = "LimitRanger"

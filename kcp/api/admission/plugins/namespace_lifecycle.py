@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes, Companion, refused
+from kcp.base.values import frozen
 from kcp.machinery.errors import Forbidden, NotFound
 from kcp.store.protocol import Head, Key
 
@@ -35,7 +34,7 @@ def _check(attributes: Attributes, head: Head) -> None:
     raise error
 
 
-@attrs.frozen
+@frozen
 class NamespaceLifecycle:
     """Looks once before all other admission, for the right error, and once inside the writer, to be exact."""
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes, refused
 from kcp.api.admission.plugins.service_account import MIRROR_ANNOTATION
 from kcp.api.auth.protocol import UserInfo
+from kcp.base.values import frozen
 from kcp.machinery.errors import Forbidden, go_quote
 from kcp.store.protocol import Head, Key
 
@@ -83,7 +82,7 @@ def _references(spec: Json) -> str | None:
     return None
 
 
-@attrs.frozen
+@frozen
 class NodeRestriction:
     store: Head
     name: str = "NodeRestriction"

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes, refused
 from kcp.api.admission.plugins.default_storage_class import CLASS_ANNOTATION, CLASSES
+from kcp.base.values import frozen
 from kcp.machinery.quantity import Quantity, parse
 from kcp.store.protocol import Head, Key
 
@@ -22,7 +21,7 @@ def _size(claim: Json) -> Quantity:
     return parse(requests.get("storage", "0"))
 
 
-@attrs.frozen
+@frozen
 class PersistentVolumeClaimResize:
     store: Head
     name: str = "PersistentVolumeClaimResize"

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes, refused
+from kcp.base.values import frozen
 from kcp.store.protocol import Head, Key
 
 CLASSES = "priorityclasses.scheduling.k8s.io"
@@ -25,7 +24,7 @@ def _copied_from_old(spec: Json, old: Json) -> None:
             spec[field] = old[field]
 
 
-@attrs.frozen
+@frozen
 class Priority:
     store: Head
     name: str = "Priority"

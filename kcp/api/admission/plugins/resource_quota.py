@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes, Companion, refused
 from kcp.apis.semantics import pods
 from kcp.apis.semantics.quota import UNCOUNTED, Usage, compute, counted
+from kcp.base.values import frozen
 from kcp.machinery.document import normal
 from kcp.machinery.quantity import Quantity, parse
 from kcp.store.protocol import Change, Head, Keep, Key, Put, Record
@@ -90,7 +89,7 @@ def _noting(delta: Usage, resource: str, namespace: str, now: datetime) -> Chang
     return change
 
 
-@attrs.frozen
+@frozen
 class ResourceQuota:
     """`now` tells whether a pod that is being deleted should be gone by now."""
 

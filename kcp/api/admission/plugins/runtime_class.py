@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes, refused
+from kcp.base.values import frozen
 from kcp.machinery.errors import go_quote
 from kcp.machinery.quantity import parse
 from kcp.store.protocol import Head, Key
@@ -52,7 +51,7 @@ def _set_scheduling(attributes: Attributes, spec: Json, runtime_class: Json) -> 
         spec["tolerations"] = [*present, *wanted]
 
 
-@attrs.frozen
+@frozen
 class RuntimeClass:
     store: Head
     name: str = "RuntimeClass"

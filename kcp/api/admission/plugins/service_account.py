@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes, refused
+from kcp.base.values import frozen
 from kcp.store.protocol import Head, Key
 
 DEFAULT = "default"
@@ -121,7 +120,7 @@ def _check_mirror(attributes: Attributes, spec: Json) -> None:
             raise refused(attributes, "a mirror pod may not use ServiceAccountToken volume projections")
 
 
-@attrs.frozen
+@frozen
 class ServiceAccount:
     """`generate_name` appends a random suffix to the name of the token volume."""
 

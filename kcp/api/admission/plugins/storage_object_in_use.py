@@ -5,9 +5,8 @@ Source: k8s v1.36 plugin/pkg/admission/storage/storageobjectinuseprotection/admi
 
 from __future__ import annotations
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes
+from kcp.base.values import frozen
 
 FINALIZERS = {
     "persistentvolumeclaims": "kubernetes.io/pvc-protection",
@@ -16,7 +15,7 @@ FINALIZERS = {
 }
 
 
-@attrs.frozen
+@frozen
 class StorageObjectInUseProtection:
     name: str = "StorageObjectInUseProtection"
 

@@ -5,14 +5,13 @@ Source: k8s v1.36 plugin/pkg/admission/nodetaint/admission.go.
 
 from __future__ import annotations
 
-import attrs
-
 from kcp.api.admission.plugin import Attributes
+from kcp.base.values import frozen
 
 NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 
 
-@attrs.frozen
+@frozen
 class TaintNodesByCondition:
     name: str = "TaintNodesByCondition"
 
