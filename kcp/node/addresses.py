@@ -41,16 +41,24 @@ class AddressPool:
         if offset is None:
             raise RangeFull
         self._slots.take(offset)
-        self._next = offset + 1 if offset + 1 < self._slots.size else _RESERVED_LOW
+        self._go_on_after(offset)
         return dotted(self._base + offset)
 
     def claim(self, ip: str) -> None:
-        """Take this address. Raises OutOfRange or AlreadyAllocated."""
+        """Take this address, which somebody had before a restart. Raises OutOfRange or AlreadyAllocated.
+
+        The round goes on after the highest of these: who had one of them may have freed it a moment ago.
+        """
         offset = self._offset(ip)
         if offset is None:
             raise OutOfRange(f"{ip} is not in {self.cidr}")
         if not self._slots.take(offset):
             raise AlreadyAllocated(f"{ip} is in use")
+        if offset >= self._next:
+            self._go_on_after(offset)
+
+    def _go_on_after(self, offset: int) -> None:
+        self._next = offset + 1 if offset + 1 < self._slots.size else _RESERVED_LOW
 
     def release(self, ip: str) -> None:
         offset = self._offset(ip)

@@ -5,7 +5,7 @@ Source: k8s v1.36 pkg/kubelet/kubelet.go, pkg/kubelet/kubelet_node_status.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -215,14 +215,14 @@ class NodeAgent:
         self.rebooted = True
         self.machine = attrs.evolve(self.machine, boot_id=self.services.entropy.uid())
 
-    async def resume(self, pods: Iterable[Json]) -> None:
-        """Talk again, beginning with what the API says now."""
+    async def resume(self, pods: Callable[[], Iterable[Json]]) -> None:
+        """Talk again, beginning with what the API says then: changes on the way there are not heard."""
         try:
             existing = await self.client.get("nodes", self.spec.name)
         except NotFound:
             existing = None
         await self.register(existing)
-        found = {pod["metadata"]["uid"]: pod for pod in pods}
+        found = {pod["metadata"]["uid"]: pod for pod in pods()}
         for uid, worker in list(self.workers.items()):
             if uid not in found:
                 worker.orphaned()

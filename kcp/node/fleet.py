@@ -250,7 +250,7 @@ class Fleet:
         """A stopped node talks again."""
         agent = self.agents[name]
         if agent.silent:
-            await agent.resume(self._pods.indexer.index(BY_NODE, name))
+            await agent.resume(lambda: self._pods.indexer.index(BY_NODE, name))
 
     def remove_node(self, name: str) -> None:
         """Forget a node; its Node object stays for whoever deletes it."""

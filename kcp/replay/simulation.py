@@ -37,7 +37,7 @@ from kcp.controlplane.election import Election
 from kcp.machinery.errors import ApiError
 from kcp.replay import rest
 from kcp.replay.coverage import Coverage, covered
-from kcp.replay.disturbances import Disturbances, WrongClock
+from kcp.replay.disturbances import WRONG_BY_S, Disturbances, WrongClock
 from kcp.replay.faults import CONTROLLERS, SIMULATED, Faults, FaultyTransport, Pauses, group_of
 from kcp.replay.incident import Incident, Reader
 from kcp.replay.invariants import LEASES, Leaders, Violation, all_invariants
@@ -64,6 +64,7 @@ REST_WITHIN_S = 1800.0
 """How long after healing a cluster may take to come to rest: the longest backoff of a key is 1000 s."""
 QUIET_S = 30.0
 TIDY_TRIES, UNDONE_TRIES = 60, 5
+LATEST_TIMER_S = max(WRONG_BY_S) + QUIET_S
 CATCH_UP_TRIES, CATCH_UP_S = 90, 1.0
 """A reflector waits up to a minute before it lists again."""
 
@@ -223,13 +224,16 @@ class Simulation:
         return [c for c in self.clusters if c.options.election and c.options.election.identity == holder]
 
     async def _unfinished_plans(self, cluster: Cluster) -> list[str]:
-        """What stays undone; a timer may be due this very moment."""
+        """What stays undone; a timer may be due this very moment, one that was set by a wrong clock as late as that was wrong."""
         found: list[str] = []
-        for _ in range(UNDONE_TRIES):
+        waits = [CATCH_UP_S] * UNDONE_TRIES
+        if any(key.startswith("clock-jump/") for key in self.faults.fired):
+            waits.append(LATEST_TIMER_S)
+        for wait_s in (*waits, 0.0):
             found = list(rest.unfinished_plans(cluster.server, cluster.runs))
             if not found:
                 break
-            await anyio.sleep(CATCH_UP_S)
+            await anyio.sleep(wait_s)
         return found
 
     async def _stale_caches(self, cluster: Cluster) -> list[str]:

@@ -190,6 +190,36 @@ def test_a_cut_network_delays_writes_but_loses_none() -> None:
     with_nodes(check)
 
 
+@attrs.define
+class Slow:
+    """A transport that takes a second for each request."""
+
+    inner: Transport
+    in_process: bool = True
+
+    async def request(self, request: Request, timeout_s: float) -> Response:
+        await anyio.sleep(1)
+        return await self.inner.request(request, timeout_s)
+
+    async def close(self) -> None: ...
+
+
+def test_what_happens_while_a_node_comes_back_is_not_missed() -> None:
+    async def check(nodes: Nodes) -> None:
+        await nodes.run(simple_pod())
+        nodes.fleet.stop_node("node-1")
+        client = nodes.fleet.agents["node-1"].client
+        client.transport = Slow(client.transport)
+        async with anyio.create_task_group() as group:
+            group.start_soon(nodes.fleet.start_node, "node-1")
+            await anyio.sleep(0.5)
+            await nodes.client.delete("pods", "web", "default")
+        await anyio.sleep(40)
+        assert await nodes.pods() == []
+
+    with_nodes(check)
+
+
 def test_pressure_by_annotation_evicts_and_refuses() -> None:
     async def check(nodes: Nodes) -> None:
         requests = {"requests": {"memory": "1Gi"}}

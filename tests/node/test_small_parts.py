@@ -111,9 +111,17 @@ def test_an_address_can_be_claimed_once() -> None:
         pool.claim("10.1.2.4")
     with pytest.raises(OutOfRange):
         pool.claim("10.9.9.9")
-    assert [pool.take() for _ in range(pool.free)] == ["10.1.2.2", "10.1.2.3", "10.1.2.5", "10.1.2.6"]
+    assert [pool.take() for _ in range(pool.free)] == ["10.1.2.5", "10.1.2.6", "10.1.2.2", "10.1.2.3"]
     with pytest.raises(RangeFull):
         pool.take()
+
+
+def test_after_a_restart_an_address_that_was_just_freed_rests() -> None:
+    pool = AddressPool("10.1.2.0/28")
+    for ip in ("10.1.2.4", "10.1.2.8", "10.1.2.3"):
+        pool.claim(ip)
+    pool.release("10.1.2.4")
+    assert [pool.take() for _ in range(3)] == ["10.1.2.9", "10.1.2.10", "10.1.2.11"]
 
 
 def refusal(of: dict[str, Any], on: dict[str, Any], **amounts: int) -> tuple[str, str] | None:
