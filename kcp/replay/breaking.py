@@ -1,44 +1,43 @@
-"""Where a replay stops: a small expression over a decision, with the operators of CEL.
+"""Where a replay stops: a CEL expression over a decision.
 
     stop = condition('controller == "deployment" && effects.exists(e, e.kind == "Create" && e.outcome != "ok")')
     stop(decision, frontier)
 
 Names: controller (with or without `-controller`), key, trigger, id, rv (the newest revision it had seen), now (RFC 3339),
 effects (as recorded, those of an All beside it), kinds, resources (what the effects touch), frontier (resource → revision).
-Operators: == != < <= > >= in + - ! && || (or: not, and, or), ( ), [ ], .field, ? : is not there. Functions: size(x),
-has(x.y), x.startsWith(s), x.endsWith(s), x.contains(s), x.matches(regex), list.exists(e, …), list.all(e, …).
-It is parsed and walked, never executed: nothing else can be called or reached. What is missing is null and compares false.
+The language is CEL's: its operators (&& || ! may be written and, or, not), literals, `?:`, has() and macros. Functions:
+size(x), x.startsWith(s), x.endsWith(s), x.contains(s), x.matches(regex). Unlike in CEL, what is missing is null, and
+values that do not fit each other compare false; a condition that has no value does not hold.
 """
 
 from __future__ import annotations
 
-import ast
 import operator
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from kcp.base.clock import moment
+from kcp.machinery.cel.environment import RUNTIME_BUDGET, Environment, WrongType, compile_tree
+from kcp.machinery.cel.functions import Functions, member, overload, regex_cost, size, walk
+from kcp.machinery.cel.lexer import EOF, Token, tokens
+from kcp.machinery.cel.parse import parse, replaced
+from kcp.machinery.cel.regex import compiled
+from kcp.machinery.cel.source import CompileError
+from kcp.machinery.cel.standard import STANDARD
+from kcp.machinery.cel.syntax import Call, Literal, Node, Select
+from kcp.machinery.cel.types import BOOL, DYN, INT
+from kcp.machinery.cel.values import CelError, equal
 from kcp.store.protocol import Decision
 
 Json = dict[str, Any]
 Condition = Callable[[Decision, Mapping[str, int]], bool]
-Names = Mapping[str, Any]
 MAX_LENGTH = 2000
 
 NAMES = ("controller", "key", "trigger", "id", "rv", "now", "effects", "kinds", "resources", "frontier")
-_CONSTANTS = {"true": True, "false": False, "null": None}
-_SYMBOL = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|&&|\|\||!(?!=)")
-_WORDS = {"&&": " and ", "||": " or ", "!": " not "}
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
-}  # fmt: skip
-_STRINGS: dict[str, Callable[[str, str], Any]] = {
-    "startsWith": str.startswith, "endsWith": str.endswith, "contains": lambda a, b: b in a,
-    "matches": lambda a, b: re.search(b, a) is not None,
-}  # fmt: skip
-_MACROS: dict[str, Callable[[Iterator[bool]], bool]] = {"exists": any, "all": all}
+_PAIR: Final = (DYN, DYN)
+_WORDS: Final = {"and": "&&", "or": "||"}
+_ENDS: Final = frozenset(("&&", "||", ")", "]", "}", ",", "?", ":"))
+_UNKNOWN: Final = "undeclared reference to '"
 
 
 class BadCondition(ValueError):
@@ -69,17 +68,27 @@ def condition(text: str) -> Condition:
     if len(text) > MAX_LENGTH:
         raise BadCondition(f"a condition has at most {MAX_LENGTH} characters")
     try:
-        tree = ast.parse(_SYMBOL.sub(lambda m: _WORDS.get(m[0], m[0]), text).strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise BadCondition(
-            f'{text!r} is no condition; an example: controller == "deployment" && rv > 100'
-        ) from None
-    _check(tree, NAMES)
+        source = _symbols(text)
+        program = compile_tree(_ENVIRONMENT, replaced(parse(source, presence=False), _lenient), source, BOOL)
+    except CompileError as error:
+        raise BadCondition(_told(text, error)) from None
 
     def holds(decision: Decision, frontier: Mapping[str, int]) -> bool:
-        return bool(_value(tree, names_of(decision, frontier)))
+        try:
+            return program(names_of(decision, frontier), RUNTIME_BUDGET) is True
+        except CelError:
+            return False
 
     return holds
+
+
+def _told(text: str, error: CompileError) -> str:
+    first = error.issues[0].message
+    if first.startswith(_UNKNOWN):
+        name = first.removeprefix(_UNKNOWN).partition("'")[0]
+        return f"there is no {name!r} to ask about; there are {', '.join(NAMES)}"
+    shown = first if isinstance(error, WrongType) else str(error)
+    return f'{text!r} is no condition; an example: controller == "deployment" && rv > 100\n{shown}'
 
 
 def names_of(decision: Decision, frontier: Mapping[str, int]) -> Json:
@@ -106,118 +115,101 @@ def flat(effects: Sequence[Json]) -> Iterator[Json]:
         yield from flat(effect.get("effects", ()))
 
 
-def _check(node: ast.expr, known: Sequence[str]) -> None:
-    """Everything that can be known without a decision: names, functions, forms. Raises BadCondition."""
-    match node:
-        case ast.Constant(value=value) if value is None or isinstance(value, (str, int, float, bool)):
-            return
-        case ast.Name(id=name):
-            if name not in known and name not in _CONSTANTS:
-                raise BadCondition(f"there is no {name!r} to ask about; there are {', '.join(known)}")
-        case ast.Call(func=ast.Name(id="size" | "has"), args=[argument], keywords=[]):
-            _check(argument, known)
-        case ast.Call(func=ast.Attribute(value=on, attr=name), args=[argument], keywords=[]) if (
-            name in _STRINGS
-        ):
-            _check(on, known)
-            _check(argument, known)
-        case ast.Call(
-            func=ast.Attribute(value=on, attr=name), args=[ast.Name(id=each), argument], keywords=[]
-        ) if name in _MACROS:
-            _check(on, known)
-            _check(argument, [*known, each])
-        case (
-            ast.BoolOp()
-            | ast.Compare()
-            | ast.UnaryOp()
-            | ast.BinOp()
-            | ast.Attribute()
-            | ast.Subscript()
-            | ast.List()
-        ):
-            _check_parts(node, known)
-        case _:
-            raise BadCondition(f"a condition cannot have {ast.unparse(node)}")
+def _symbols(text: str) -> str:
+    """The text with `and`, `or` and `not` as symbols; a `not` reaches as far as it does in Python."""
+    found, issues = tokens(text)
+    if issues or not any(token.text in ("and", "or", "not") for token in found):
+        return text
+    parts: list[str] = []
+    open_nots: list[int] = []
+    depth, at = 0, 0
+    for before, token in zip([None, *found], found, strict=False):
+        word = token.kind == "IDENTIFIER" and not (before is not None and before.text == ".")
+        symbol = _WORDS.get(token.text, token.text) if word else token.text
+        while open_nots and _ends(token, symbol, depth, open_nots[-1]):
+            parts.append(")")
+            open_nots.pop()
+        depth += (token.text in ("(", "[", "{")) - (token.text in (")", "]", "}"))
+        parts.append(text[at : token.at])
+        at = token.at + len(token.text)
+        if word and token.text == "not":
+            open_nots.append(depth)
+            symbol = "!("
+        parts.append("" if token.kind == EOF else symbol)
+    return "".join(parts)
 
 
-def _check_parts(node: ast.expr, known: Sequence[str]) -> None:
-    if isinstance(node, ast.UnaryOp) and not isinstance(node.op, (ast.Not, ast.USub)):
-        raise BadCondition(f"a condition cannot have {ast.unparse(node)}")
-    if isinstance(node, ast.BinOp) and not isinstance(node.op, (ast.Add, ast.Sub)):
-        raise BadCondition(f"a condition cannot have {ast.unparse(node)}")
-    if isinstance(node, ast.Compare) and not all(type(each) in _COMPARE for each in node.ops):
-        raise BadCondition(f"a condition cannot have {ast.unparse(node)}")
-    for part in ast.iter_child_nodes(node):
-        if isinstance(part, ast.expr):
-            _check(part, known)
+def _ends(token: Token, symbol: str, depth: int, opened: int) -> bool:
+    """Whether a `not` that stands `opened` brackets deep reaches only up to this token."""
+    return token.kind == EOF or (symbol in _ENDS and depth <= opened)
 
 
-def _value(node: ast.expr, names: Names) -> Any:
-    match node:
-        case ast.Constant(value=value):
-            return value
-        case ast.Name(id=name):
-            return names[name] if name in names else _CONSTANTS[name]
-        case ast.BoolOp(op=ast.And(), values=parts):
-            return all(_value(part, names) for part in parts)
-        case ast.BoolOp(values=parts):
-            return any(_value(part, names) for part in parts)
-        case ast.UnaryOp(op=ast.Not(), operand=part):
-            return not _value(part, names)
-        case ast.UnaryOp(operand=part):
-            return _computed(operator.neg, _value(part, names))
-        case ast.BinOp(left=left, op=op, right=right):
-            function = operator.add if isinstance(op, ast.Add) else operator.sub
-            return _computed(function, _value(left, names), _value(right, names))
-        case ast.List(elts=parts):
-            return [_value(part, names) for part in parts]
-        case ast.Attribute(value=on, attr=field):
-            return _field(_value(on, names), field)
-        case ast.Subscript(value=on, slice=at):
-            return _field(_value(on, names), _value(at, names))
-        case ast.Compare():
-            return _compared(node, names)
-        case ast.Call():
-            return _called(node, names)
-    raise AssertionError(ast.dump(node))
+def _lenient(node: Node) -> Node:
+    """Selections as calls that answer null for what is not there."""
+    if isinstance(node, Select):
+        return Call(node.at, "_[_]", None, [node.operand, Literal(node.at, node.field)])
+    return node
 
 
-def _compared(node: ast.Compare, names: Names) -> bool:
-    left = _value(node.left, names)
-    for compare, part in zip(node.ops, node.comparators, strict=True):
-        right = _value(part, names)
-        if not _computed(_COMPARE[type(compare)], left, right):
-            return False
-        left = right
-    return True
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, ControllerName) or isinstance(b, ControllerName):
+        return bool(a == b)
+    return equal(a, b)
 
 
-def _called(node: ast.Call, names: Names) -> Any:
-    if isinstance(node.func, ast.Name):
-        argument = _value(node.args[0], names)
-        return argument is not None if node.func.id == "has" else _computed(len, argument)
-    assert isinstance(node.func, ast.Attribute)
-    on, name = _value(node.func.value, names), node.func.attr
-    if name in _STRINGS:
-        argument = _value(node.args[0], names)
-        return _computed(_STRINGS[name], on, argument) if isinstance(on, str) else False
-    each = node.args[0]
-    assert isinstance(each, ast.Name)
-    items = on if isinstance(on, (list, dict)) else []
-    return _MACROS[name](bool(_value(node.args[1], {**names, each.id: item})) for item in items)
+def _within(item: Any, container: Any) -> bool:
+    if isinstance(container, list):
+        return any(_same(item, each) for each in container)
+    return isinstance(item, str) and isinstance(container, (str, dict)) and item in container
 
 
 def _field(on: Any, field: Any) -> Any:
     if isinstance(on, Mapping):
-        return on.get(field)
+        return on.get(field) if isinstance(field, (str, int)) else None
     if isinstance(on, list) and isinstance(field, int) and -len(on) <= field < len(on):
         return on[field]
     return None
 
 
-def _computed(function: Callable[..., Any], *arguments: Any) -> Any:
-    """None where the values do not fit each other, a bad pattern included."""
-    try:
-        return function(*arguments)
-    except (TypeError, ValueError, re.error):
-        return None
+def _or(otherwise: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, or `otherwise` where the values do not fit it or each other."""
+
+    def run(*values: Any) -> Any:
+        try:
+            return function(*values)
+        except (TypeError, ValueError, AttributeError, CelError):
+            return otherwise
+
+    return run
+
+
+_OPERATORS: Final[tuple[tuple[str, Callable[..., Any]], ...]] = (
+    ("_<_", operator.lt),
+    ("_<=_", operator.le),
+    ("_>_", operator.gt),
+    ("_>=_", operator.ge),
+    ("_==_", _same),
+    ("_!=_", lambda a, b: not _same(a, b)),
+    ("@in", _within),
+)
+_STRINGS: Final[tuple[tuple[str, Callable[..., Any], Any], ...]] = (
+    ("startsWith", str.startswith, walk),
+    ("endsWith", str.endswith, walk),
+    ("contains", lambda text, part: isinstance(text, str) and part in text, lambda a, b: 1 + size(a) // 10),
+    ("matches", lambda text, pattern: compiled(pattern).matches(text), regex_cost),
+)
+_FUNCTIONS: Final[Functions] = {
+    **{name: STANDARD[name] for name in ("_&&_", "_||_", "!_", "_?_:_")},
+    **{name: (overload(f"lenient{name}", _PAIR, BOOL, _or(False, run)),) for name, run in _OPERATORS},
+    **{name: (member(name, _PAIR, BOOL, _or(False, run), cost),) for name, run, cost in _STRINGS},
+    "_+_": (overload("lenient_add", _PAIR, DYN, _or(None, operator.add)),),
+    "_-_": (overload("lenient_subtract", _PAIR, DYN, _or(None, operator.sub)),),
+    "-_": (overload("lenient_negate", (DYN,), DYN, _or(None, operator.neg)),),
+    "_[_]": (overload("lenient_field", _PAIR, DYN, _field),),
+    "has": (overload("lenient_has", (DYN,), BOOL, lambda value: value is not None),),
+    "size": (
+        overload("lenient_size", (DYN,), INT, _or(None, len)),
+        member("lenient_size", (DYN,), INT, _or(None, len)),
+    ),
+}
+_ENVIRONMENT: Final = Environment(dict.fromkeys(NAMES, DYN), _FUNCTIONS)

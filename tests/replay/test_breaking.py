@@ -43,6 +43,12 @@ def holds(text: str) -> bool:
         'frontier["pods"] == 12 && size(resources) == 2',
         "has(effects[0].effects) && !has(effects[0].error)",
         'key == "a && b" || key.contains("web")',
+        'not key == "a" and not (rv < 5 or id == 1)',
+        "not rv < key && not has(effects[9].name)",
+        "has(key) && has(effects[0]) && !has(effects[9])",
+        'rv > 100 ? false : controller in ["x", "replicaset"]',
+        'effects.filter(e, e.outcome == "Conflict").map(e, e.name) == ["web"]',
+        "kinds.size() == 3 && 'status' + 'x' != key",
     ],
 )
 def test_what_holds(text: str) -> None:
@@ -55,8 +61,9 @@ def test_what_holds(text: str) -> None:
         'controller == "deployment"',
         "rv < key",
         "effects[1].nothing > 3",
-        'key.matches("(")',
         "rv.exists(x, true)",
+        'not key.startsWith("shop")',
+        "rv > 100 ? true : id == 8",
     ],
 )
 def test_what_does_not_hold(text: str) -> None:
@@ -68,12 +75,27 @@ def test_what_does_not_hold(text: str) -> None:
     [
         "", "==", "foo == 1", "__import__('os')", "key.__class__()", "(lambda: 1)()", "[x for x in effects]", "f'{key}'",
         "key if rv else id", "effects.map(e, e)", "rv ** 9", "rv << 99", "key.format(1)", "effects.exists(1, true)",
-        "key is null", "(rv := 1)", "*key", "size(key, key)", "open('/etc/passwd')", "1" * 3000,
+        "key is null", "(rv := 1)", "*key", "size(key, key)", "open('/etc/passwd')", "1" * 3000, 'key.matches("(")',
     ],
 )  # fmt: skip
 def test_what_is_no_condition_is_refused_before_anything_runs(text: str) -> None:
     with pytest.raises(BadCondition):
         condition(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("foo == 1", "there is no 'foo' to ask about; there are controller, key, trigger"),
+        ("rv >", "mismatched input '<EOF>' expecting"),
+        ('key.matches("(")', "invalid matches argument\n | key.matches"),
+        ("effects.map(e, e.kind)", "must evaluate to bool"),
+    ],
+)
+def test_what_is_wrong_with_it_is_said(text: str, says: str) -> None:
+    with pytest.raises(BadCondition) as caught:
+        condition(text)
+    assert says in str(caught.value)
 
 
 @given(st.text(alphabet="controlekyfs.()[]{}=!<>&|\"' 0129+-*:,_xz\\", max_size=60))
