@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from kcp.apis.catalog import build_catalog
+from kcp.apis.catalog import ALPHA_VERSIONS, build_catalog
 from kcp.base.settings import rows as setting_rows
 from kcp.cli.main import COMMANDS, kcp
 from kcp.controllers.table import CONTROLLERS
@@ -150,10 +150,14 @@ def kinds() -> str:
             "namespace" if kind.namespaced else "cluster",
             " ".join(f"`{sub.name}`" for sub in kind.subresources),
         )
-        for kind in build_catalog().kinds()
+        for kind in build_catalog(ALPHA_VERSIONS).kinds()
     ]
     head = ("version", "kind", "resource", "short", "scope", "subresources")
-    return page("Kinds", "Every kind that is served, in the order of discovery.", table(head, rows))
+    text = (
+        "Every kind that is served, in the order of discovery. Alpha versions are served with "
+        "`--runtime-config`, or when the scheduler's configuration needs them."
+    )
+    return page("Kinds", text, table(head, rows))
 
 
 def controllers() -> str:

@@ -15,10 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scheduler.device_workloads import DEVICE_WORKLOADS
 from benchmarks.scheduler.workloads import WORKLOADS, Workload
 from kcp.scheduler import profiles
 from kcp.scheduler.cluster_state import ClusterState
-from kcp.scheduler.cycle import decide
+from kcp.scheduler.cycle import Decision, decide
+from kcp.scheduler.dra.devices import CLAIMS
 from kcp.scheduler.framework.runtime import Framework
 
 Json = dict[str, Any]
@@ -35,7 +37,7 @@ class Run:
         for pod in pods:
             self.state.apply("pods", None, pod)
 
-    def schedule(self, pods: list[Json]) -> None:
+    def schedule(self, pods: list[Json], *, steady: bool = False) -> None:
         state, framework = self.state, self.framework
         for pod in pods:
             uid = pod["metadata"]["uid"]
@@ -47,8 +49,22 @@ class Run:
                 decision = decide(framework, state.pods[uid], cycle=self.cycle, seed=1)
             if decision.node:
                 state.assume(uid, decision.node)
+                if decision.allocations:
+                    self._take_devices(uid, decision, steady)
             else:
                 self.unschedulable += 1
+
+    def _take_devices(self, uid: str, decision: Decision, steady: bool) -> None:
+        """The log shows them at once. `steady`: the pod goes, and its claim with it."""
+        state = self.state
+        state.devices.take(uid, decision.allocations)
+        for key, allocation in decision.allocations.items():
+            claim = state.objects[CLAIMS][key]
+            state.apply(CLAIMS, claim, {**claim, "status": {"allocation": allocation}})
+        if steady:
+            state.apply("pods", state.pods[uid].pod, None)
+            for key in decision.allocations:
+                state.apply(CLAIMS, state.objects[CLAIMS][key], None)
 
 
 def measure(workload: Workload, scale: float) -> Json:
@@ -62,7 +78,7 @@ def measure(workload: Workload, scale: float) -> Json:
     started = time.perf_counter()
     run.take_in(scene.measured)
     taken_in, cpu_started_s = time.perf_counter(), time.process_time()
-    run.schedule(scene.measured)
+    run.schedule(scene.measured, steady=workload.steady)
     ended = time.perf_counter()
     cpu_s = time.process_time() - cpu_started_s
     pods = len(scene.measured)
@@ -94,7 +110,7 @@ def main() -> None:
         f"{'workload':70} {'nodes':>6} {'pods':>6} {'pods/s':>8} {'CI':>5} {'ratio':>7} {'CPU µs':>7} {'apply µs':>9} unschedulable"
     )
     rows = []
-    for workload in WORKLOADS:
+    for workload in (*WORKLOADS, *DEVICE_WORKLOADS):
         if arguments.only.lower() not in workload.name.lower():
             continue
         row = measure(workload, arguments.scale)

@@ -27,6 +27,8 @@ class Workload:
     name: str
     threshold: float | None
     scene: Callable[[float], Scene]
+    steady: bool = False
+    """Measured pods go again as soon as they have a node."""
 
 
 def _nodes(count: int, labels: Callable[[int], Json] = lambda i: {}) -> list[tuple[str, Json]]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
+from kcp.api.ip_families import settle_families
 from kcp.apis.kind import Json
 from kcp.apis.semantics import services
 from kcp.base.entropy import Entropy
@@ -111,13 +112,16 @@ class _Holders:
 
 
 class Allocator:
-    """Cluster IPs and node ports of one cluster. `close` ends its listening."""
+    """Cluster IPs and node ports of one cluster. `close` ends its listening.
+
+    `service_cidrs` are one range for each family, the default family's first; one entry may hold two with a comma.
+    """
 
     def __init__(
         self, store: Store, entropy: Entropy, service_cidrs: Sequence[str], node_ports: tuple[int, int]
     ) -> None:
         self._entropy = entropy
-        self._cidrs = tuple(service_cidrs)
+        self._cidrs = tuple(cidr.strip() for entry in service_cidrs for cidr in entry.split(","))
         self._ranges = {f"IPv{ipaddress.ip_network(c).version}": address_range(c) for c in self._cidrs}
         self._ports = port_range(*node_ports)
         self._ips = _Holders(_addresses)
@@ -163,30 +167,19 @@ class Allocator:
             raise Invalid.of("", "Service", metadata["name"], errors)
         return service if spec == service["spec"] else {**service, "spec": spec}
 
-    def _families(self, spec: Json) -> list[str]:
-        """The families to allocate, as asked for and as the cluster has."""
-        wanted = spec.get("ipFamilies") or [services.address_family(ip) for ip in _addresses(spec)]
-        families = list(wanted) or [next(iter(self._ranges))]
-        policy = spec.get("ipFamilyPolicy") or ("RequireDualStack" if len(families) > 1 else "SingleStack")
-        spec["ipFamilyPolicy"] = policy
-        if policy != "SingleStack":
-            families += [family for family in self._ranges if family not in families]
-        return families
-
     def _assign_ips(self, service: Json, spec: Json, before: Json, own: Key, head: Head) -> list[FieldError]:
         if services.is_external_name(service):
             return []
-        families = self._families(spec)
-        spec["ipFamilies"] = families
+        errors = settle_families(spec, before, list(self._ranges))
+        if errors:
+            return errors
+        families = spec["ipFamilies"]
         if services.is_headless(service):
             spec["clusterIPs"] = [services.NONE]
             return []
         given, held = _addresses(spec), _addresses(before)
         ips: list[str] = []
         for at, family in enumerate(families):
-            if family not in self._ranges:
-                text = f"not configured on this cluster: {family}"
-                return [invalid(f"spec.ipFamilies[{at}]", family, text)]
             if at < len(given):
                 fault = self._refuse_ip(given[at], family, own, head) if given[at] not in held else None
                 if fault:

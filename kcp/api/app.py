@@ -17,9 +17,11 @@ import structlog
 from kcp.api.chain import Chain
 from kcp.api.context import Call, RequestInfo, Server
 from kcp.api.filters.authentication import NOBODY
+from kcp.api.filters.authorization import AUDIT
 from kcp.api.filters.lifecycle import timeout_s
 from kcp.api.negotiation import check_acceptable, error_response, over_websocket, render
 from kcp.api.nonresource import Endpoints, plain_not_found
+from kcp.api.passages import Passages
 from kcp.api.request_info import Params, Repeated, parse_query, request_info
 from kcp.api.results import WatchResult
 from kcp.api.routes import handler_for, path_handler
@@ -37,7 +39,14 @@ PANIC_TEXT = "This request caused apiserver to panic. Look in the logs for detai
 
 def build(server: Server) -> Handler:
     """The handler for sockets and in-process transports. Registers listeners at the store; call it once."""
-    return Application(server, Chain.of(server), Endpoints.of(server))
+    every_one_is_told = AUDIT in server.extras
+    return Application(
+        server,
+        Chain.of(server),
+        Endpoints.of(server),
+        Passages.of(server),
+        in_vain=GIVE_UP_AFTER if every_one_is_told else 0,
+    )
 
 
 def api_error(error: StoreError) -> ApiError:
@@ -84,7 +93,9 @@ class Application:
     server: Server
     chain: Chain
     endpoints: Endpoints
+    passages: Passages
     _in_vain: int = 0
+    """Gets in a row that had to wait."""
 
     def at_once(self, request: Request) -> Response | None:
         """The answer to a get of one object; None for all else and when something has to be waited for.
@@ -93,6 +104,9 @@ class Application:
         """
         if self._in_vain >= GIVE_UP_AFTER:
             return None
+        known = self.passages.answer(request)
+        if known is not None:
+            return known
         params, repeated = parse_query(request.query)
         try:
             info = request_info(request, params)
@@ -100,7 +114,10 @@ class Application:
             return None
         if not _is_one_object(info):
             return None
-        response = _first_step(self._handle(self._call(request, info, params, repeated), can_wait=False))
+        call = self._call(request, info, params, repeated)
+        response = _first_step(self._handle(call, can_wait=False))
+        if response is not None:
+            self.passages.remember(call, response)
         if "resourceVersion" not in params:
             self._in_vain = self._in_vain + 1 if response is None else 0
         return response
@@ -153,6 +170,8 @@ class Application:
     async def _serve_verb(self, call: Call) -> Response:
         if call.info.is_resource and call.kind is None:
             return self._no_such_resource(call.info)
+        if call.kind is not None and call.kind.deprecation:
+            call.warn(call.kind.deprecation)
         check_acceptable(call)
         result: Any = await handler_for(call)(self.server, call)
         if isinstance(result, Response):

@@ -12,6 +12,7 @@ from typing import Any
 
 from kcp.api.context import Call, Server
 from kcp.api.filters.attribution import Attribution
+from kcp.api.filters.audit import Audit
 from kcp.api.filters.authentication import Authentication
 from kcp.api.filters.authorization import Authorization
 from kcp.api.filters.flow_control import FlowControl
@@ -26,6 +27,7 @@ FILTERS: tuple[tuple[str, Callable[[Server], Any]], ...] = (
     ("audit id, cache control, warnings", Headers.of),
     ("metrics", Telemetry.of),
     ("authentication", Authentication.of),
+    ("audit log", Audit.of),
     ("impersonation", Impersonation.of),
     ("attribution", Attribution.of),
     ("priority and fairness", FlowControl.of),

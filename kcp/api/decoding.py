@@ -22,7 +22,7 @@ from kcp.machinery.document import Document, Json
 from kcp.machinery.errors import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 from kcp.machinery.gvk import GroupVersion, GroupVersionKind
 from kcp.machinery.schema.compile import Schema, schema_for
-from kcp.machinery.schema.defaults import drop_nulls, prune
+from kcp.machinery.schema.defaults import drop_voids, prune
 from kcp.machinery.schema.validate import check
 
 SCHEME = "pkg/api/legacyscheme/scheme.go:30"
@@ -185,8 +185,8 @@ def checked(
         raise refuse(report.errors[0])
     if report.unknown or duplicates:
         _report_strictness(call, report.unknown, duplicates, validation, refuse)
-    if report.has_nulls:
-        obj = drop_nulls(schema, obj)
+    if report.has_voids:
+        obj = drop_voids(schema, obj)
     if report.unknown:
         obj = prune(schema, obj)
     return obj

@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-import attrs
 import orjson
 
 from kcp.api import tables
 from kcp.api.context import Call, Server
 from kcp.api.results import ListResult, ObjectResult, Result, StatusResult, WatchResult
+from kcp.base.values import frozen
 from kcp.machinery.codec.yaml import encode_yaml
 from kcp.machinery.document import Document
 from kcp.machinery.errors import ApiError, BadRequest, NotAcceptable
@@ -41,7 +41,7 @@ _STREAMS = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 _HUMAN_AGENTS = ("curl", "Wget", "Mozilla/5.0")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Clause:
     """One entry of an Accept header, parameters lower-case by name."""
 
@@ -54,7 +54,7 @@ class Clause:
         return next((value for key, value in self.params if key == name), "")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Format:
     """How to write an answer. `convert` is the kind asked for with `as=`, `version` its `v=`."""
 
@@ -168,7 +168,7 @@ def render(server: Server, call: Call, result: Result) -> Response:
     if isinstance(result, ObjectResult):
         response = Response(result.status, [], _object_body(server, call, result, form))
     elif isinstance(result, ListResult):
-        response = Response(200, [], _list_body(server, call, result, form))
+        response = _list_response(_list_parts(server, call, result, form))
     else:
         response = Response(result.status, [], orjson.dumps(result.value))
     _finish(call, response, form)
@@ -196,9 +196,10 @@ def _in_process(result: Result) -> Response:
 def _finish(call: Call, response: Response, form: Format) -> None:
     """Turn the JSON body into the form asked for, and say what it is."""
     if form.media == "yaml":
-        response.body = encode_yaml(orjson.loads(response.body))
+        response.body, response.parts = encode_yaml(orjson.loads(response.whole)), ()
     elif form.pretty or is_pretty(call):
-        response.body = orjson.dumps(orjson.loads(response.body), option=orjson.OPT_INDENT_2) + b"\n"
+        response.body = orjson.dumps(orjson.loads(response.whole), option=orjson.OPT_INDENT_2) + b"\n"
+        response.parts = ()
     response.headers.append(("content-type", _CONTENT_TYPES[form.media]))
 
 
@@ -219,34 +220,51 @@ def _object_body(server: Server, call: Call, result: ObjectResult, form: Format)
     return table.whole([document], tables.metadata(str(document.rv)))
 
 
-def _list_body(server: Server, call: Call, result: ListResult, form: Format) -> bytes:
+def _list_response(parts: list[bytes]) -> Response:
+    """A long list is left in parts: to put it together would touch each byte, and fresh memory for it, once more."""
+    if sum(map(len, parts)) > PIECE_BYTES:
+        return Response(200, [], parts=parts)
+    return Response(200, [], b"".join(parts))
+
+
+def _items(head: bytes, items: Sequence[bytes]) -> list[bytes]:
+    """`head`, the items with commas between, and the end of the list."""
+    parts = [b","] * (2 * len(items) + 1)
+    parts[0], parts[1::2] = head, items
+    if not items:
+        return [head, b"]}"]
+    parts[-1] = b"]}"
+    return parts
+
+
+def _list_parts(server: Server, call: Call, result: ListResult, form: Format) -> list[bytes]:
     head = tables.metadata(str(result.rv), result.continue_token, result.remaining)
     if not form.convert:
         kind = result.kind
-        return b'{"kind":"%bList","apiVersion":"%b","metadata":%b,"items":[%b]}' % (
+        start = b'{"kind":"%bList","apiVersion":"%b","metadata":%b,"items":[' % (
             kind.kind.encode(),
             kind.api_version.encode(),
             head,
-            b",".join([document.encoded for document in result.documents]),
         )
+        return _items(start, [document.encoded for document in result.documents])
     if form.convert == "PartialObjectMetadata":
         raise NotAcceptable(
             f"you requested PartialObjectMetadata, but the requested object is a list ({_go_type(call)}List)"
         )
     if form.convert == "PartialObjectMetadataList":
         items = [tables.partial_metadata(document, form.version) for document in result.documents]
-        return (
-            b'{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/%b","metadata":%b,"items":[%b]}'
+        start = (
+            b'{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/%b","metadata":%b,"items":['
             % (
                 form.version.encode(),
                 head,
-                b",".join(items),
             )
         )
+        return _items(start, items)
     table = tables.TableWriter(
         result.kind, form.version, tables.include_object(call.params), server.clock.now()
     )
-    return table.whole(result.documents, head)
+    return [table.whole(result.documents, head)]
 
 
 def _go_type(call: Call) -> str:

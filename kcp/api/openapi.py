@@ -62,6 +62,10 @@ class Body:
         return response
 
 
+def _address(name: str, hash: str) -> str:
+    return f"/openapi/v3/{name}?hash={hash}"
+
+
 @attrs.define
 class OpenApi:
     catalog: Catalog
@@ -102,9 +106,7 @@ class OpenApi:
         return body
 
     def _index(self) -> bytes:
-        paths = {
-            name: {"serverRelativeURL": f"/openapi/v3/{name}?hash={self._hash(name)}"} for name in self._kinds
-        }
+        paths = {name: {"serverRelativeURL": _address(name, self._hash(name))} for name in self._kinds}
         return orjson.dumps({"paths": paths})
 
     def _hash(self, name: str) -> str:
@@ -120,9 +122,12 @@ class OpenApi:
         kinds = self._kinds.get(name)
         if kinds is None:
             return None
+        wanted, current = call.params.get("hash"), self._hash(name)
+        if wanted and wanted != current:
+            return Response(301, [("location", _address(name, current))], b"")
         body = self._body(name, lambda: self._document_3(kinds))
         response = body.response(call.request, JSON_TYPE)
-        if call.params.get("hash") == self._hash(name):
+        if wanted:
             response.headers = [
                 (key, "public, immutable, max-age=31536000" if key == "cache-control" else value)
                 for key, value in response.headers

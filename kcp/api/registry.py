@@ -10,6 +10,7 @@ Source: k8s v1.36 apiserver/pkg/registry/generic/registry/store.go, apiserver/pk
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from kcp.api.admission.plugin import AdmissionVerb
 from kcp.api.admission.plugin import Attributes as AdmissionAttributes
@@ -38,7 +39,11 @@ from kcp.machinery.errors import (
     invalid,
 )
 from kcp.machinery.gvk import GroupVersion, GroupVersionKind, group_resource
-from kcp.machinery.meta import validate_object_meta, validate_object_meta_update
+from kcp.machinery.meta import (
+    validate_kube_finalizers,
+    validate_object_meta,
+    validate_object_meta_update,
+)
 from kcp.machinery.names import generate_name
 from kcp.machinery.patch.apply import update_managed_fields
 from kcp.machinery.schema.compile import schema_for
@@ -273,6 +278,8 @@ def draft(write: Write, obj: Json) -> Json:
         strategy.default(obj)
     if kind.strategy.has_status and not kind.strategy.keeps_status_on_create:
         obj.pop("status", None)
+        if _has_status_struct(kind.gvk if kind.to_storage is None else _gvk_of(obj)):
+            obj["status"] = {}
     metadata = obj["metadata"]
     metadata["uid"] = server.entropy.uid()
     metadata["creationTimestamp"] = write.now
@@ -282,6 +289,13 @@ def draft(write: Write, obj: Json) -> Json:
     if kind.resource == REQUESTS:
         set_requestor(obj, _requestor(write))
     return obj
+
+
+@lru_cache(maxsize=1024)
+def _has_status_struct(gvk: GroupVersionKind) -> bool:
+    """Whether Go writes a status in any case, `{}` when it is empty: a struct, not a pointer to one."""
+    schema = schema_for(gvk)
+    return schema is not None and "status" in schema.in_zero
 
 
 def _requestor(write: Write) -> Json:
@@ -304,6 +318,8 @@ def creation(write: Write, obj: Json) -> Planner:
     kind, metadata = write.kind, obj["metadata"]
     name = metadata.get("name") or ""
     errors = validate_object_meta(metadata, namespaced=kind.namespaced, name_rule=kind.strategy.name_rule)
+    if kind.kube_finalizers:
+        errors += validate_kube_finalizers(metadata.get("finalizers"), "metadata.finalizers")
     _refuse(kind, name, errors + kind.strategy.validate_create(obj))
     _warn(write, obj, None)
     attributes = attributes_of(write, "CREATE", name, obj, None)
@@ -425,6 +441,8 @@ def change_of(write: Write, new: Json, current: Record) -> Plan:
     if write.rules.raises_generation:
         _raise_generation(kind, new, old)
     errors = validate_object_meta_update(new["metadata"], old["metadata"])
+    if kind.kube_finalizers:
+        errors += validate_kube_finalizers(new["metadata"].get("finalizers"), "metadata.finalizers")
     _refuse(kind, name, errors + write.rules.validate(kind, new, old))
     _warn(write, new, old)
     server.admission.validate(attributes)
@@ -435,7 +453,8 @@ def change_of(write: Write, new: Json, current: Record) -> Plan:
 def _plan_of(write: Write, new: Json, current: Record, attributes: AdmissionAttributes) -> Plan:
     old = current.value
     if leaves(new, old, write.kind):
-        return Plan(Remove(), attributes_of(write, "DELETE", current.key.name, None, old))
+        gone = attributes_of(write, "DELETE", current.key.name, None, old)
+        return Plan(Remove(), gone, leaving=new)
     body = normal(new)
     if splice_revision(body, current.rv) == current.document.encoded:
         return Plan(Keep())

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from kcp.api.context import Call, Server
+from kcp.api.context import Call, RequestInfo, Server
 from kcp.api.subresources import (
     binding,
     bulk,
+    bulk_deletes,
     eviction,
     finalize,
     pod_changes,
     pod_streams,
     proxy,
+    renewals,
     scale,
     status,
     token,
@@ -42,6 +44,8 @@ VERBS: Mapping[str, Handler] = {
 
 _OF_A_NAMESPACE = frozenset({"create", "get", "update", "patch", "delete", "deletecollection"})
 """Verbs that a namespaced resource serves only below a namespace."""
+
+_OF_ONE = frozenset({"update", "patch"})
 
 
 async def _put_approval(server: Server, call: Call) -> Any:
@@ -82,6 +86,8 @@ SUBRESOURCES: Mapping[str, Mapping[str, Handler]] = {
 PATHS: Mapping[tuple[str, str], Handler] = {
     ("POST", "/kcp/v1/bindings"): binding.batch,
     ("POST", "/kcp/v1/creates"): bulk.creates,
+    ("POST", "/kcp/v1/deletes"): bulk_deletes.deletes,
+    ("POST", "/kcp/v1/renewals"): renewals.renewals,
 }
 """Paths that are no resources, by method: what the components inside the process have among themselves."""
 
@@ -103,8 +109,10 @@ def handler_for(call: Call) -> Handler:
         raise NotFound.path()
     if info.subresource:
         return _subresource_handler(call)
-    if info.verb not in kind.verbs or (
-        kind.namespaced and not info.namespace and info.verb in _OF_A_NAMESPACE
+    if (
+        info.verb not in kind.verbs
+        or _is_misplaced(info)
+        or (kind.namespaced and not info.namespace and info.verb in _OF_A_NAMESPACE)
     ):
         raise MethodNotAllowed.http()
     if not kind.stored and info.verb == "create":
@@ -112,11 +120,16 @@ def handler_for(call: Call) -> Handler:
     return VERBS[info.verb]
 
 
+def _is_misplaced(info: RequestInfo) -> bool:
+    """Whether one object is meant and not named, or named though it is only to be made."""
+    return bool(info.name) if info.verb == "create" else not info.name and info.verb in _OF_ONE
+
+
 def _subresource_handler(call: Call) -> Handler:
     kind, info = call.kind, call.info
     assert kind is not None
     declared = kind.subresource(info.subresource)
-    if declared is None or not info.name:
+    if declared is None or not info.name or (info.subpath.strip("/") and info.subresource != "proxy"):
         raise NotFound.path()
     handler = SUBRESOURCES.get(info.subresource, {}).get(info.verb)
     if handler is None or info.verb not in declared.verbs:

@@ -93,7 +93,9 @@ def _encoded_metadata(document: Document) -> bytes:
     key = (document.rv, len(document.encoded))
     encoded = _metadata_bytes.get(key)
     if encoded is None or not document.rv:
-        encoded = orjson.dumps(document.value["metadata"])
+        encoded = bytes(
+            memoryview(orjson.dumps(document.value["metadata"]))
+        )  # orjson's own has room for more
         _metadata_bytes[key] = encoded
         if len(_metadata_bytes) > METADATA_CACHE_SIZE:
             _metadata_bytes.popitem(last=False)

@@ -18,7 +18,7 @@ from kcp.api.documents import unsaved
 from kcp.api.options import WriteOptions
 from kcp.apis.kind import Json, Kind
 from kcp.base.values import frozen
-from kcp.machinery.document import Document
+from kcp.machinery.document import Document, normal
 from kcp.machinery.errors import ApiError, Conflict, FieldError, ServiceUnavailable
 from kcp.store.protocol import (
     Committed,
@@ -83,6 +83,8 @@ class Plan:
     verdict: Verdict
     attributes: AdmissionAttributes | None = None
     finish: Callable[[Head], Put] | None = None
+    leaving: Json | None = None
+    """What an update that removes made of the object: its answer, since clients expect the object that they sent."""
 
 
 Planner = Callable[[Record | None, Head], Plan]
@@ -150,13 +152,21 @@ async def append_together(write: Write, operation: Operation, companions: Sequen
     return first
 
 
-def _rehearse(verdict: Verdict, seen: Record | None) -> Written:
+def _answer(document: Document, rv: int, op: Op | None, leaving: Json | None) -> Document:
+    """Source: k8s v1.36 apiserver/pkg/registry/generic/registry/store.go deleteWithoutFinalizers."""
+    if leaving is None or op is not Op.DELETED:
+        return document
+    return Document.at(normal(leaving), rv, leaving)
+
+
+def _rehearse(verdict: Verdict, seen: Record | None, leaving: Json | None) -> Written:
     """The outcome of a dry run."""
     if isinstance(verdict, Put):
         rv = seen.rv if seen is not None else 0
         return Written(unsaved(verdict.body, verdict.value, rv), rv, Op.MODIFIED if seen else Op.ADDED)
     assert seen is not None
-    return Written(seen.document, seen.rv, Op.DELETED if isinstance(verdict, Remove) else None)
+    op = Op.DELETED if isinstance(verdict, Remove) else None
+    return Written(_answer(seen.document, seen.rv, op, leaving), seen.rv, op)
 
 
 async def transact(write: Write, name: str, planner: Planner, extra: Sequence[Companion] = ()) -> Written:
@@ -170,7 +180,7 @@ async def transact(write: Write, name: str, planner: Planner, extra: Sequence[Co
         first = planner(seen, store)
         companions = _settle(write, first, store)
         if write.options.dry_run:
-            return _rehearse(_verdict(first, store), seen)
+            return _rehearse(_verdict(first, store), seen, first.leaving)
         try:
             committed = await append_together(
                 write, _operation(write, key, planner, seen, first, companions), [*companions, *extra]
@@ -179,7 +189,8 @@ async def transact(write: Write, name: str, planner: Planner, extra: Sequence[Co
             continue
         record = committed.record
         assert record is not None, "a write of an object that exists leaves a record"
-        return Written(record.document, committed.rv, committed.op)
+        document = _answer(record.document, committed.rv, committed.op, first.leaving)
+        return Written(document, committed.rv, committed.op)
     raise Conflict.of(write.kind.group, write.kind.plural, name)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from kcp.apis.core import checks, resources
 from kcp.apis.core.checks import Errors
 from kcp.apis.kind import Column, Json, Printer, Strategy
-from kcp.apis.preparing import STATUS_RESETS
+from kcp.apis.preparing import STATUS_RESETS, zero_status
 from kcp.apis.printing import AGE, NAME, NONE, UNKNOWN, UNSET, age, columns, name_of
 from kcp.apis.versions import hpa_v1_to_v2
 from kcp.machinery import names
@@ -357,6 +357,7 @@ def _scale_cells(scale: Json, now: datetime) -> list[Any]:
 STRATEGIES: Mapping[str, Strategy] = {
     "HorizontalPodAutoscaler": Strategy(
         default=default_autoscaler,
+        prepare_create=zero_status(currentMetrics=None, desiredReplicas=0),
         validate_create=validate_autoscaler,
         validate_update=validate_autoscaler_update,
         validate_status=validate_autoscaler_status,

@@ -2,22 +2,21 @@
 
 A row says what discovery says of a resource; what is special about its kind stands in the kind's own module, which
 exports `STRATEGIES` and `PRINTERS` by kind name. Order is meaning: groups stand in priority order and so do the
-versions of a group, because kubectl resolves an unqualified name by it. Only GA versions are served.
+versions of a group, because kubectl resolves an unqualified name by it. GA versions are served, alpha ones on demand.
 Source: the discovery documents of k8s v1.36.
 """
 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
 from typing import Any
-
-import attrs
 
 from kcp.apis import versions
 from kcp.apis.kind import Catalog, Json, Kind, Printer, Strategy, Subresource
 from kcp.apis.printing import GENERIC
+from kcp.base.values import frozen
 from kcp.machinery.gvk import GroupVersionKind
 
 STANDARD_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -32,7 +31,7 @@ _STATUS: SubresourceRow = ("status", _CHANGE)
 _SCALE: SubresourceRow = ("scale", _CHANGE, "autoscaling/v1/Scale")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Row:
     """One resource. The singular name is the kind in lower case, for every built-in kind."""
 
@@ -181,6 +180,17 @@ ROWS: tuple[tuple[str, str, tuple[Row, ...]], ...] = (
     )),
 )  # fmt: skip
 
+ALPHA_ROWS: tuple[tuple[str, str, tuple[Row, ...]], ...] = (
+    ("scheduling.k8s.io", "v1alpha2", (
+        Row("podgroups", "PodGroup", True, (), (_STATUS,)),
+        Row("workloads", "Workload"),
+    )),
+)  # fmt: skip
+"""Served only when somebody asks for their version."""
+ALPHA_VERSIONS = tuple(f"{group}/{version}" for group, version, _ in ALPHA_ROWS)
+POD_GROUPS = "scheduling.k8s.io/v1alpha2"
+"""The version that has PodGroup."""
+
 MODULES: Mapping[str, str] = {
     "": "core",
     "admissionregistration.k8s.io": "admissionregistration",
@@ -206,11 +216,23 @@ MODULES: Mapping[str, str] = {
 }
 """Group -> module below `kcp.apis`, or a package of which every module counts."""
 
+_DEPRECATED: Mapping[str, str] = {
+    "ComponentStatus": "v1 ComponentStatus is deprecated in v1.19+",
+    "Endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
+"""Source: k8s v1.36 api/core/v1/zz_generated.prerelease-lifecycle.go, apiserver/pkg/endpoints/deprecation."""
+
+_FREE_FINALIZERS = frozenset(
+    {"apiextensions.k8s.io", "admissionregistration.k8s.io", "apiregistration.k8s.io", "coordination.k8s.io"}
+    | {"events.k8s.io", "node.k8s.io", "policy"}
+)
+"""Groups whose kinds take any finalizer; so do core Events. Source: which ValidateObjectMeta their validation calls."""
+
 _VIRTUAL = frozenset({"authentication.k8s.io", "authorization.k8s.io"})
 _VIRTUAL_CORE = frozenset({"Binding", "ComponentStatus"})
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Conversion:
     """Another version of a resource whose storage form is owned elsewhere."""
 
@@ -281,17 +303,31 @@ def _kind(
         storage_resource=conversion.storage_resource if conversion else "",
         to_storage=conversion.to_storage if conversion else None,
         from_storage=conversion.from_storage if conversion else None,
+        kube_finalizers=group not in _FREE_FINALIZERS and row.kind != "Event",
+        deprecation="" if group else _DEPRECATED.get(row.kind, ""),
         stored=group not in _VIRTUAL and (group != "" or row.kind not in _VIRTUAL_CORE),
     )
 
 
-def build_catalog() -> Catalog:
+def _with_alpha(alpha: Collection[str]) -> Iterator[tuple[str, str, tuple[Row, ...]]]:
+    """An alpha version stands behind the others of its group."""
+    wanted = [row for row in ALPHA_ROWS if f"{row[0]}/{row[1]}" in alpha]
+    for number, row in enumerate(ROWS):
+        yield row
+        if all(later[0] != row[0] for later in ROWS[number + 1 :]):
+            yield from (found for found in wanted if found[0] == row[0])
+
+
+def build_catalog(alpha: Collection[str] = ()) -> Catalog:
     """A fresh catalog of every built-in resource, core first; custom resources are added to it later.
 
-    A module names a strategy by kind, or by `group/Kind` where two groups share the kind and differ.
+    `alpha` are the versions of ALPHA_VERSIONS to serve. A module names a strategy by kind, or by `group/Kind` where two
+    groups share the kind and differ.
     """
     found = {name: _collect(name) for name in dict.fromkeys(MODULES.values())}
     kinds = [
-        _kind(group, version, row, *found[MODULES[group]]) for group, version, rows in ROWS for row in rows
+        _kind(group, version, row, *found[MODULES[group]])
+        for group, version, rows in _with_alpha(alpha)
+        for row in rows
     ]
     return Catalog(kinds)

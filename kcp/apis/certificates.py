@@ -327,7 +327,7 @@ STRATEGIES: Mapping[str, Strategy] = {
         validate_update=validate_request_update,
         validate_status=validate_request_status,
         selectable={"spec.signerName": lambda request: (request.get("spec") or {}).get("signerName", "")},
-        name_rule="any",
+        name_rule="path_segment",
         has_generation=False,
         reset_fields={
             "": (("spec",), ("status",)),

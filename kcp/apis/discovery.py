@@ -33,6 +33,9 @@ def default_endpoint_slice(endpoint_slice: Json) -> None:
             port["name"] = ""
         if port.get("protocol") is None:
             port["protocol"] = "TCP"
+    for endpoint in endpoint_slice.get("endpoints") or ():
+        if endpoint.get("conditions") is None:
+            endpoint["conditions"] = {}
 
 
 def _check_ip(check: Callable[[str], list[str]], canonical: bool) -> Callable[[Errors, str, str, int], None]:

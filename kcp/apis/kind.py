@@ -132,6 +132,10 @@ class Kind:
     from_storage: Callable[[Json], Json] | None = None
     stored: bool = True
     """False for virtual, create-only kinds such as SubjectAccessReview."""
+    kube_finalizers: bool = False
+    """Whether a finalizer without a slash must be one that Kubernetes knows."""
+    deprecation: str = ""
+    """The warning that every answer about this kind carries."""
     custom: bool = False
     """Comes from a CustomResourceDefinition."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from kcp.apis.core import checks
 from kcp.apis.core.checks import Errors
 from kcp.apis.kind import Json, Printer, Strategy
-from kcp.apis.preparing import STATUS_RESETS
+from kcp.apis.preparing import STATUS_RESETS, zero_status
 from kcp.apis.printing import AGE, NAME, NONE, age, columns, format_label_selector, name_of
 from kcp.machinery import names
 from kcp.machinery.errors import FieldError, forbidden, invalid, required, too_long, unsupported
@@ -528,6 +528,7 @@ def _service_cidr_cells(obj: Json, now: datetime) -> list[Any]:
 STRATEGIES: Mapping[str, Strategy] = {
     "Ingress": Strategy(
         default=_default_ingress,
+        prepare_create=zero_status(loadBalancer={}),
         validate_create=validate_ingress,
         validate_update=validate_ingress_update,
         validate_status=validate_ingress_status,

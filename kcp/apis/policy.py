@@ -12,7 +12,7 @@ from typing import Any
 from kcp.apis.core import checks
 from kcp.apis.core.checks import Errors
 from kcp.apis.kind import Column, Json, Printer, Strategy
-from kcp.apis.preparing import STATUS_RESETS
+from kcp.apis.preparing import STATUS_RESETS, zero_status
 from kcp.apis.printing import AGE, NAME, age, columns, name_of
 from kcp.machinery.errors import FieldError, invalid, unsupported
 from kcp.machinery.intstr import validate_at_most_100_percent, validate_int_or_percent
@@ -59,9 +59,11 @@ def _budget_cells(budget: Json, now: datetime) -> list[Any]:
 
 STRATEGIES: Mapping[str, Strategy] = {
     "PodDisruptionBudget": Strategy(
+        prepare_create=zero_status(**dict.fromkeys(_COUNTS, 0)),
         validate_create=validate_budget,
         validate_update=lambda new, old: validate_budget(new),
         validate_status=validate_budget_status,
+        name_rule="path_segment",
         allow_unconditional_update=False,
         reset_fields=STATUS_RESETS,
     ),

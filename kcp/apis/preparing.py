@@ -6,7 +6,8 @@ Source: k8s v1.36 apimachinery/pkg/apis/meta/v1/helpers.go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from kcp.apis.kind import Json
 
@@ -18,6 +19,16 @@ STATUS_AND_METADATA_RESETS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "status": (("spec",), ("metadata",)),
 }
 """The same for a kind whose /status keeps labels and annotations too."""
+
+
+def zero_status(**fields: Any) -> Callable[[Json], None]:
+    """Gives a new object's status what Go writes of the zero value: the fields without omitempty."""
+
+    def prepare(obj: Json) -> None:
+        obj["status"] = {**fields, **(obj.get("status") or {})}
+
+    return prepare
+
 
 _FOREIGN_TO_STATUS = (
     "deletionTimestamp",

@@ -13,6 +13,7 @@ from kcp.apis.core import checks, resources
 from kcp.apis.core.checks import Errors
 from kcp.apis.core.scheduling import node_selector
 from kcp.apis.core.volume import csi_driver_name
+from kcp.apis.device_selectors import check_selector
 from kcp.apis.devices import (
     check_binding_conditions,
     check_fully_qualified_name,
@@ -29,7 +30,7 @@ from kcp.apis.devices import (
 from kcp.apis.kind import Json, Printer, Strategy
 from kcp.apis.preparing import STATUS_AND_METADATA_RESETS, keep_metadata
 from kcp.apis.printing import AGE, NAME, NAME_AGE, age, columns, name_of
-from kcp.machinery.errors import FieldError, forbidden, invalid, required, too_long, too_many, unsupported
+from kcp.machinery.errors import FieldError, forbidden, invalid, required, too_many, unsupported
 from kcp.machinery.labels import validate_labels
 from kcp.machinery.meta import validate_annotations, validate_conditions
 
@@ -40,7 +41,6 @@ MAX_CONSTRAINTS = 32
 MAX_CONFIGS = 32
 MAX_RESULTS = 32
 MAX_RESERVED_FOR = 256
-MAX_EXPRESSION_LENGTH = 10 * 1024
 MAX_PARAMETERS_LENGTH = 10 * 1024
 MAX_DEVICE_CONDITIONS = 8
 
@@ -79,18 +79,6 @@ def _default_template(template: Json) -> None:
     _default_claim_spec(template.setdefault("spec", {}).setdefault("spec", {}))
 
 
-def _check_selector(errors: Errors, selector: Json, path: str) -> None:
-    cel = selector.get("cel")
-    if cel is None:
-        errors.append(required(f"{path}.cel"))
-        return
-    expression = cel.get("expression") or ""
-    if not expression:
-        errors.append(required(f"{path}.cel.expression"))
-    if len(expression.encode()) > MAX_EXPRESSION_LENGTH:
-        errors.append(too_long(f"{path}.cel.expression", MAX_EXPRESSION_LENGTH))
-
-
 def _check_allocation_mode(errors: Errors, request: Json, path: str) -> None:
     mode, count = request.get("allocationMode") or "", request.get("count") or 0
     if mode == "All":
@@ -110,7 +98,7 @@ def _check_exact(errors: Errors, request: Json, path: str) -> None:
         errors.append(required(f"{path}.deviceClassName"))
     else:
         checks.dns_subdomain(errors, class_name, f"{path}.deviceClassName")
-    check_items(errors, request.get("selectors") or [], MAX_SELECTORS, _check_selector, f"{path}.selectors")
+    check_items(errors, request.get("selectors") or [], MAX_SELECTORS, check_selector, f"{path}.selectors")
     _check_allocation_mode(errors, request, path)
     check_items(errors, request.get("tolerations") or [], -1, check_toleration, f"{path}.tolerations")
 
@@ -259,6 +247,10 @@ def _check_allocation(errors: Errors, allocation: Json, known: frozenset[str], p
         node_selector(errors, allocation["nodeSelector"], f"{path}.nodeSelector")
 
 
+def _device_id(holder: Json) -> tuple[str, str, str]:
+    return holder.get("driver") or "", holder.get("pool") or "", holder.get("device") or ""
+
+
 def _device_key(device: Json) -> str:
     parts = [str(device.get(field) or "") for field in ("driver", "pool", "device", "shareID")]
     return "/".join(part for part in parts if part)
@@ -295,12 +287,28 @@ def _check_reservations(errors: Errors, claim: Json, status: Json, before: Json)
             errors.append(forbidden(path, text))
 
 
+def _results(status: Json) -> list[Json]:
+    return ((status.get("allocation") or {}).get("devices") or {}).get("results") or []
+
+
+def _prepare_claim_status(new: Json, old: Json) -> None:
+    """What drivers said of a device goes when the device is taken off the claim. Source: dropDeallocatedStatusDevices."""
+    keep_metadata(new, old)
+    status: Json = new.get("status") or {}
+    kept = {_device_id(result) for result in _results(status)}
+    gone = {_device_id(result) for result in _results(old.get("status") or {})} - kept
+    devices = status.get("devices")
+    if devices and gone:
+        status["devices"] = [device for device in devices if _device_id(device) not in gone]
+        if not status["devices"]:
+            del status["devices"]
+
+
 def validate_claim_status(new: Json, old: Json) -> list[FieldError]:
     errors: Errors = []
     status, before = new.get("status") or {}, old.get("status") or {}
     allocation, known = status.get("allocation"), (new.get("spec") or {}).get("devices") or {}
-    results = ((allocation or {}).get("devices") or {}).get("results") or []
-    allocated = frozenset(_device_key(result) for result in results)
+    allocated = frozenset(_device_key(result) for result in _results(status))
     _check_reservations(errors, new, status, before)
     devices = status.get("devices") or []
     check_set(errors, devices, -1, _check_device_status(allocated), _device_key, "status.devices")
@@ -326,7 +334,7 @@ def validate_template(template: Json) -> list[FieldError]:
 def validate_class(device_class: Json) -> list[FieldError]:
     errors: Errors = []
     spec = device_class.get("spec") or {}
-    check_items(errors, spec.get("selectors") or [], MAX_SELECTORS, _check_selector, "spec.selectors")
+    check_items(errors, spec.get("selectors") or [], MAX_SELECTORS, check_selector, "spec.selectors")
     check_items(errors, spec.get("config") or [], MAX_CONFIGS, _check_opaque, "spec.config")
     name = spec.get("extendedResourceName")
     if name is not None and not resources.is_extended(name):
@@ -368,7 +376,7 @@ def _spec_field(field: str) -> Callable[[Json], str]:
 STRATEGIES: Mapping[str, Strategy] = {
     "ResourceClaim": Strategy(
         default=_default_claim,
-        prepare_status=keep_metadata,
+        prepare_status=_prepare_claim_status,
         validate_create=validate_claim,
         validate_update=validate_spec_unchanged,
         validate_status=validate_claim_status,

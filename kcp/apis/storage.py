@@ -13,7 +13,7 @@ from kcp.apis.core import checks, resources
 from kcp.apis.core.checks import Errors
 from kcp.apis.core.volume import csi_driver_name
 from kcp.apis.kind import Column, Json, Printer, Strategy
-from kcp.apis.preparing import STATUS_AND_METADATA_RESETS, keep_metadata
+from kcp.apis.preparing import STATUS_AND_METADATA_RESETS, keep_metadata, zero_status
 from kcp.apis.printing import AGE, NAME, NONE, UNSET, age, columns, name_of
 from kcp.apis.semantics.volumes import is_default_class
 from kcp.machinery import names
@@ -406,6 +406,7 @@ STRATEGIES: Mapping[str, Strategy] = {
         has_generation=False,
     ),
     "VolumeAttachment": Strategy(
+        prepare_create=zero_status(attached=False),
         prepare_status=keep_metadata,
         validate_create=validate_attachment,
         validate_update=validate_attachment_update,

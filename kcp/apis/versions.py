@@ -384,5 +384,5 @@ def hpa_v2_to_v1(hpa: Json) -> Json:
     result = _with_annotations(hpa, annotations, "autoscaling/v1")
     result["spec"] = spec
     if "status" in hpa:
-        result["status"] = status
+        result["status"] = {"currentReplicas": 0, "desiredReplicas": 0, **status}
     return result

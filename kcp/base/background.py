@@ -7,8 +7,8 @@
         background.leave(started_s)
 
 While nobody is busy, `enter` returns at once. While somebody is, a piece that took a millisecond is followed by nine for
-the others; after five seconds of that the shares are equal, so that what waits never waits for ever. On a loop with
-virtual time work takes no time: nothing ever waits.
+the others, and by fewer the longer that lasts; after forty seconds the shares are equal. No pause is longer than half a
+second. On a loop with virtual time work takes no time: nothing ever waits.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from kcp.base.clock import Clock
 
 OTHERS_SHARE = 9.0
 PATIENCE_S = 5.0
-LONGEST_PAUSE_S = 0.1
-"""A piece never costs its successor more, whatever it took."""
+"""Others are owed half as much after so long, a third after twice as long, and so on."""
+LONGEST_PIECE_S = 0.01
+"""Most of what takes longer is waiting, for the disk for instance."""
+MOST_OWED_S = 0.5
+"""The longest pause that several pieces at a time add up to."""
 LOOK_EVERY_S = 0.002
 
 
@@ -50,7 +53,8 @@ class Background:
         """The piece that began then is done."""
         took_s = self._clock.monotonic() - started_s
         if took_s > 0 and self._is_pressed():
-            self._owed_s += min(took_s * OTHERS_SHARE, LONGEST_PAUSE_S)
+            owed_s = self._owed_s + min(took_s, LONGEST_PIECE_S) * OTHERS_SHARE
+            self._owed_s = min(owed_s, MOST_OWED_S)
 
     def _is_pressed(self) -> bool:
         """Whether others are busy; when not, nothing is owed to them."""
@@ -66,5 +70,6 @@ class Background:
             before_s = self._clock.monotonic()
             await anyio.sleep(LOOK_EVERY_S)
             now_s = self._clock.monotonic()
-            patient = self._pressed_since_s is None or now_s - self._pressed_since_s < PATIENCE_S
-            self._owed_s -= (now_s - before_s) * (1.0 if patient else OTHERS_SHARE)
+            since_s = self._pressed_since_s
+            pressed_s = 0.0 if since_s is None else now_s - since_s
+            self._owed_s -= (now_s - before_s) * min(1.0 + pressed_s / PATIENCE_S, OTHERS_SHARE)

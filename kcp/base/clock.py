@@ -37,6 +37,7 @@ class SystemClock:
         return time.monotonic()
 
 
+_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_OF_SIMULATION = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -73,10 +74,10 @@ class LoopClock:
 
 def microseconds(moment: datetime) -> int:
     """A moment as integer microseconds since 1970, exact (no float in between)."""
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = moment - _1970
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 def moment(ts_us: int) -> datetime:
     """Inverse of `microseconds`."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ts_us)
+    return _1970 + timedelta(microseconds=ts_us)

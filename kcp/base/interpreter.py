@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import linecache
 import sys
@@ -16,6 +18,12 @@ def forget_sources() -> None:
     linecache.clearcache()
 
 
+def _give_back() -> None:
+    """Free memory that glibc keeps for later to the system; other C libraries have no such call."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def settle() -> None:
     """Call once after start: what lives now is never scanned again, and new objects are scanned in larger lots.
 
@@ -25,6 +33,7 @@ def settle() -> None:
     """
     forget_sources()
     gc.collect()
+    _give_back()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, MIDDLE_EVERY, OLD_EVERY)
     sys.setswitchinterval(SWITCH_S)

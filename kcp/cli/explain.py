@@ -9,8 +9,9 @@ import orjson
 
 from kcp.base.clock import SystemClock, moment
 from kcp.cli.options import log_options, one_line_errors
-from kcp.cli.refusal_lines import refusal_lines
+from kcp.cli.refusal_lines import first_refusal, refusal_lines
 from kcp.cli.tables import aligned
+from kcp.replay.bisecting import Loss, find_loss
 from kcp.replay.explaining import Explained, explain_pod
 from kcp.replay.incident import Incident
 from kcp.scheduler.explain import NodeVerdict
@@ -29,10 +30,20 @@ Json = dict[str, Any]
     help="The last decision not after a revision, a time, or a span back such as 10m.",
 )
 @click.option("--node", metavar="NAME", help="Only this node, in detail.")
+@click.option(
+    "--bisect", is_flag=True, help="Since when no node takes the pod, and what took the last one away."
+)
 @click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
 @log_options
 def command(
-    kind: str, name: str, namespace: str, at: str | None, node: str | None, form: str, source: str
+    kind: str,
+    name: str,
+    namespace: str,
+    at: str | None,
+    node: str | None,
+    bisect: bool,
+    form: str,
+    source: str,
 ) -> None:
     """Take the last scheduling decision about the pod NAME apart: what each plugin said of each node.
 
@@ -43,11 +54,55 @@ def command(
         when = None if at is None else parse_at(at, SystemClock())
         found = explain_pod(incident, f"{namespace}/{name}", at=when)
         verdicts = found.ranked if node is None else [found.on(node)]
+        loss = find_loss(incident, found) if bisect else None
+    if loss is not None:
+        click.echo(
+            _loss(loss)
+            if form == "text"
+            else orjson.dumps(_loss_document(loss), option=orjson.OPT_INDENT_2).decode()
+        )
+        return
     if form == "json":
         click.echo(orjson.dumps(_document(found, verdicts), option=orjson.OPT_INDENT_2).decode())
         return
     click.echo(_head(found, incident.skipped))
     click.echo(_table(found, verdicts) if node is None else _detail(found, verdicts[0]))
+
+
+def _loss(loss: Loss) -> str:
+    event = loss.event
+    if event is None:
+        return f"no node has been feasible since the log begins, at revision {loss.rv}"
+    when = moment(event.ts_us).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    decision = f", decision {event.cause.decision_id}" if event.cause.decision_id is not None else ""
+    rows = [[verdict.node, first_refusal(verdict)] for verdict in loss.verdicts]
+    gone = [[name, "is not there any more"] for name in loss.nodes if name not in {row[0] for row in rows}]
+    return "\n".join([
+        f"no node is feasible since revision {loss.rv}, {when}: {loss.what}",
+        f"by {event.cause.actor.username or 'the system'}{decision}",
+        "",
+        aligned(("feasible until then", "since then"), [*rows, *gone]),
+    ])  # fmt: skip
+
+
+def _loss_document(loss: Loss) -> Json:
+    event = loss.event
+    if event is None:
+        return {"rv": loss.rv, "event": None, "nodes": []}
+    return {
+        "rv": loss.rv,
+        "event": {
+            "at": moment(event.ts_us).isoformat().replace("+00:00", "Z"),
+            "what": loss.what,
+            "resource": event.key.resource,
+            "namespace": event.key.namespace,
+            "name": event.key.name,
+            "by": event.cause.actor.username,
+            "decision": event.cause.decision_id,
+        },
+        "nodes": list(loss.nodes),
+        "verdicts": [_verdict(verdict) for verdict in loss.verdicts],
+    }
 
 
 def _head(found: Explained, skipped: int) -> str:
@@ -67,6 +122,9 @@ def _outcome(found: Explained) -> str:
     effect, nodes = found.recorded, len(found.explanation.nodes)
     if effect is None:
         return _undecided(found)
+    if effect["kind"] == "Wait":
+        place = effect.get("node") or effect["nominated"]
+        return f"waits, though it would go to {place}: its gang {effect['gang']} does not fit as a whole"
     if effect["kind"] != "Bind":
         return f"unschedulable: {effect['text']}{_room(effect)}"
     node, feasible, ties = effect["node"], effect["feasible"], effect["ties"]
@@ -82,6 +140,8 @@ def _undecided(found: Explained) -> str:
     verdicts, best = found.explanation.nodes, found.explanation.best
     passing = sum(verdict.feasible for verdict in verdicts)
     state = f"runs on {found.node}; if it did not, " if found.node else ""
+    if found.kept_out:
+        state = f"is kept out of the queue: {found.kept_out}. If it were not, "
     if found.gates:
         state = f"is held by its scheduling gates {', '.join(found.gates)}; without them "
     highest = f", the highest score is that of {', '.join(best)}" if best else ""
@@ -104,10 +164,7 @@ def _why(found: Explained, verdict: NodeVerdict) -> str:
     if not verdict.refusals:
         scored = [f"{plugin} {score}" for plugin, score in verdict.scores.items() if score]
         return ", ".join(scored) if verdict.total is not None else _unscored(found)
-    first = verdict.refusals[0]
-    numbers = "; ".join(refusal_lines(first, only_short=True))
-    reasons = ", ".join(first.reasons) or "no reason given"
-    return f"{first.plugin}: {reasons}" + (f" ({numbers})" if numbers else "")
+    return first_refusal(verdict)
 
 
 def _unscored(found: Explained) -> str:
@@ -148,6 +205,7 @@ def _document(found: Explained, verdicts: list[NodeVerdict]) -> Json:
         "node": found.node,
         "nominated": found.nominated,
         "gates": list(found.gates),
+        "kept out": found.kept_out,
         "best": list(found.explanation.best),
         "nodes": [_verdict(verdict) for verdict in verdicts],
     }

@@ -6,7 +6,7 @@ import click
 import orjson
 import sqlalchemy as sa
 
-from kcp.apis.catalog import build_catalog
+from kcp.apis.catalog import ALPHA_VERSIONS, build_catalog
 from kcp.base.clock import moment
 from kcp.cli.options import log_options, one_line_errors
 from kcp.store import history
@@ -52,7 +52,7 @@ def resolve(connection: sa.Connection, text: str) -> tuple[str, bool]:
     """(group resource, namespaced) of what a person wrote, short names included. Raises ClickException."""
     kinds = [row for _, row in history.find_kinds(connection, text)]
     if not kinds:
-        for kind in build_catalog().kinds():
+        for kind in build_catalog(ALPHA_VERSIONS).kinds():
             if text.lower() in (*kind.short_names, kind.singular) and kind.stored:
                 kinds = [row for _, row in history.find_kinds(connection, kind.resource)]
                 break

@@ -22,10 +22,12 @@ SECTIONS = {
         "history": "Who changed an object, what, and when.",
         "why": "Why an object is as it is, or gone: each step back to who asked for it.",
         "explain": "Why a pod was put on its node, or on none: every node, every plugin, with numbers.",
+        "fit": "How many more pods like these fit, on which nodes, and what stops the next one.",
     },
     "Incidents": {
         "export": "Write an incident log: one file that replays elsewhere.",
         "replay": "Re-make every recorded decision of an incident log and compare.",
+        "whatif": "The same pods again with another scheduler configuration, or on other nodes.",
     },
     "Look after the log": {
         "backup": "Copy all of a log into one file, beside a running daemon or not.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from kcp.scheduler.explain import Refusal
+from kcp.scheduler.explain import NodeVerdict, Refusal
 
 Json = dict[str, Any]
 MAX_HOLDERS = 20
@@ -20,6 +20,14 @@ def refusal_lines(refusal: Refusal, *, only_short: bool) -> list[str]:
     """`only_short`: the lines that fit into a table, without who holds what."""
     lines = _LINES.get(refusal.plugin, _anything)
     return list(lines(refusal.details, only_short))
+
+
+def first_refusal(verdict: NodeVerdict) -> str:
+    """The decisive refusal of a node in one line."""
+    first = verdict.refusals[0]
+    numbers = "; ".join(refusal_lines(first, only_short=True))
+    reasons = ", ".join(first.reasons) or "no reason given"
+    return f"{first.plugin}: {reasons}" + (f" ({numbers})" if numbers else "")
 
 
 def amount_text(resource: str, amount: int) -> str:
@@ -133,6 +141,37 @@ def _name(details: Json, only_short: bool) -> Iterator[str]:
         yield f"the pod names {details['wants']}"
 
 
+def _devices(details: Json, only_short: bool) -> Iterator[str]:
+    for claim in details["claims"]:
+        yield f"claim {claim}: its devices cannot be used from here"
+    for row in details["requests"]:
+        about = f"claim {row['claim']}, request {row['request']}"
+        free = sum(1 for device in row["devices"] if not device["why"])
+        count = "all devices" if row["wants"] == "all" else f"{row['wants']} of the devices"
+        yield f"{about}: wants {count}; {free} of {len(row['devices'])} would do"
+        if only_short:
+            continue
+        for pool in row["pools"]:
+            yield f"    pool {pool['pool']}: {pool['why']}"
+        for device in row["devices"][:MAX_HOLDERS]:
+            yield f"    {device['device']}: {device['why'] or 'would do'}"
+
+
+def _features(details: Json, only_short: bool) -> Iterator[str]:
+    yield f"lacks {', '.join(details['lacks'])}"
+
+
+def _queues(details: Json, only_short: bool) -> Iterator[str]:
+    for row in details["queues"][:1] if only_short else details["queues"]:
+        resources = sorted({*row["capability"], *row["due"]} - {"pods"})
+        for resource in resources:
+            used = amount_text(resource, row["used"].get(resource, 0))
+            limit = row["capability"].get(resource)
+            of = "" if limit is None else f" of {amount_text(resource, limit)}"
+            due = amount_text(resource, row["due"].get(resource, 0))
+            yield f"queue {row['queue']}, {resource}: {used}{of} used, {due} are its due"
+
+
 def _anything(details: Json, only_short: bool) -> Iterator[str]:
     """What a user's plugin tells about itself."""
     for name, value in details.items():
@@ -147,8 +186,11 @@ _LINES: Mapping[str, Callable[[Json, bool], Iterator[str]]] = {
     "PodTopologySpread": _spread,
     "InterPodAffinity": _terms,
     "NodeVolumeLimits": _limits,
+    "TenantQueue": _queues,
     "VolumeRestrictions": _holders,
     "VolumeZone": _zones,
     "VolumeBinding": _claims,
+    "DynamicResources": _devices,
+    "NodeDeclaredFeatures": _features,
     "NodeName": _name,
 }

@@ -1,10 +1,11 @@
-"""`kcp replay`: re-make every recorded decision of a log and compare; or step through them."""
+"""`kcp replay`: re-make every recorded decision of a log and compare; step through them; or run the whole system again."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kcp.cli.options import one_line_errors
+from kcp.cli.replay_whole import changes_of, run_whole, whole_options
 from kcp.cli.tables import render
 from kcp.replay.incident import Incident
 from kcp.replay.inferred import imported_from
@@ -45,9 +47,11 @@ LISTED = 10
 @click.option(
     "--serve", metavar="HOST:PORT", help="Let kubectl look at the moment where you stand, read-only."
 )
+@whole_options
 def command(
     file: str, only: tuple[str, ...], go_on: bool, jobs: int | None, until: str | None, breaks: tuple[str, ...],
-    step: bool, back: bool, tui: bool, serve: str | None,
+    step: bool, back: bool, tui: bool, serve: str | None, whole: bool, swaps: tuple[str, ...], settings: tuple[str, ...],
+    scheduler_config: str | None, nodes: str | None, out: Path | None, form: str,
 ) -> None:  # fmt: skip
     """Re-make the decisions recorded in FILE (from `kcp export`, or a data directory).
 
@@ -55,7 +59,15 @@ def command(
     Exit code 0: all identical. 3: a decision diverged.
     Of a log that was imported nothing can be re-made: what kcp would have decided is inferred, and told as such.
     --break, --step, --back, --tui and --serve open a session instead: `help` there says what it can do.
+    --whole runs the whole system again from the log's base state and users' requests; --swap, --set,
+    --scheduler-config and --nodes do it twice, without and with the change, and tell what it would have made of it.
+    Exit code 3 then: it came to something else.
     """
+    changes = changes_of(swaps, settings, scheduler_config, nodes)
+    if whole or changes or out:
+        with one_line_errors():
+            same = run_whole(file, changes, until=until, out=out, form=form, parallel=jobs != 1)
+        sys.exit(0 if same else DIVERGED)
     with one_line_errors(), Incident.open(file) as incident:
         if imported_from(incident):
             click.echo("\n\n".join(told(incident, only, everything=go_on)))

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import click
 
-from kcp.base import logs
+from kcp.base import interpreter, logs
 from kcp.base.settings import SettingError, load
 from kcp.controlplane.daemon import Ready, run
 from kcp.controlplane.settings import DaemonSettings
@@ -73,6 +73,33 @@ SETTINGS_FILE = "kcp.toml"
     "--archive", metavar="DIR", help="Folder of the sealed files.  [default: archive beside the log]"
 )
 @click.option(
+    "--runtime-config",
+    metavar="VERSION=true",
+    help="Alpha API versions to serve: scheduling.k8s.io/v1alpha2=true has PodGroup.",
+)
+@click.option(
+    "--audit-log", metavar="PATH", help="Tell requests to this file, one audit Event a line; - is stdout."
+)
+@click.option(
+    "--audit-policy",
+    metavar="FILE",
+    help="An audit.k8s.io/v1 Policy.  [default: the metadata of every request]",
+)
+@click.option(
+    "--audit-log-maxsize",
+    "audit_log_max_mib",
+    type=click.IntRange(0),
+    metavar="MIB",
+    help="When the audit log's file is turned over; 0: never.  [default: 100]",
+)
+@click.option(
+    "--audit-log-maxbackup",
+    "audit_log_backups",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Full audit files that are kept; 0: all.  [default: 10]",
+)
+@click.option(
     "--log-level", type=click.Choice(("debug", "info", "warning", "error")), help="[default: warning]"
 )
 @click.option("--log-format", type=click.Choice(("console", "json")), help="[default: console]")
@@ -86,6 +113,7 @@ def command(**flags: Any) -> None:
         file = Path(given.get("data", ".kcp")) / SETTINGS_FILE
         settings = load(DaemonSettings, flags=given, file=file if file.exists() else None)
         logs.configure(settings.log_format, settings.log_level)  # type: ignore[arg-type]
+        interpreter.forget_sources()
         anyio.run(run, settings, announce, backend_options={"use_uvloop": True})
     except* (StoreError, OSError, SettingError, ValueError) as group:
         click.echo(f"kcp: {_text(_first(group))}", err=True)

@@ -163,8 +163,8 @@ def decode_event(line: bytes) -> WatchEvent:
     return WatchEvent(message["type"], Document(encoded, rv_of(obj), obj))
 
 
-def bulk_outcome(result: Json) -> WriteResult | ApiError:
-    """One entry of the answer to a bulk create."""
+def bulk_outcome(result: Json, status: int = 201) -> WriteResult | ApiError:
+    """One entry of the answer to many creates or deletes; `status` is what a request of its own would have got."""
     if "status" in result:
         return from_status(result["status"])
-    return WriteResult(result["document"].value, result["revision"], 201)
+    return WriteResult(result["document"].value, result["revision"], status)

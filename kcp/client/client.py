@@ -13,7 +13,7 @@ mean something only to a server in this process.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import urlencode
 
 import anyio
@@ -33,7 +33,7 @@ PatchType = Literal["merge", "json", "strategic", "apply"]
 
 TIMEOUT_S = 60.0
 PAGE_SIZE = 500
-BULK_PATH = "/kcp/v1/creates"
+CREATES_PATH, DELETES_PATH = "/kcp/v1/creates", "/kcp/v1/deletes"
 MAX_RETRIES = 10
 """How often a request is sent again when the server asks for it with Retry-After. Source: client-go/rest/request.go."""
 
@@ -48,6 +48,25 @@ _PATCH_TYPES: Mapping[str, str] = {
     "strategic": "application/strategic-merge-patch+json",
     "apply": "application/apply-patch+yaml",
 }
+
+
+class Deletion(Protocol):
+    """One of many deletes; empty `uid`, `rv` and `propagation` ask for nothing, as with `Client.delete`."""
+
+    @property
+    def resource(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def rv(self) -> str: ...
+    @property
+    def propagation(self) -> str: ...
+    @property
+    def grace_s(self) -> int | None: ...
 
 
 class Client:
@@ -210,7 +229,7 @@ class Client:
                     "object": obj,
                 }
             )
-        written = await self.request("POST", BULK_PATH, body={"items": items}, cause=cause, fence=fence)
+        written = await self.request("POST", CREATES_PATH, body={"items": items}, cause=cause, fence=fence)
         return [answers.bulk_outcome(result) for result in written.object["results"]]
 
     async def _create_one(
@@ -291,6 +310,47 @@ class Client:
         mapping = await self.mapper.resolve(resource)
         body = _delete_options(uid, rv, propagation, grace_s, dry_run)
         return await self._write("DELETE", mapping.path(namespace, name), "", body, _JSON, cause, fence)
+
+    async def delete_all(
+        self, deletes: Sequence[Deletion], *, cause: Any = None, fence: Any = None
+    ) -> Sequence[WriteResult | ApiError]:
+        """Many deletes with an outcome each, in order; the results' objects are what they were or became.
+
+        One request to a server in this process; elsewhere one after the other.
+        """
+        if not self.transport.in_process:
+            return [await self._delete_one(each, cause, fence) for each in deletes]
+        items = []
+        for each in deletes:
+            mapping = await self.mapper.resolve(each.resource)
+            items.append(
+                {
+                    "group": mapping.group,
+                    "version": mapping.version,
+                    "plural": mapping.plural,
+                    "namespace": each.namespace,
+                    "name": each.name,
+                    "options": _delete_options(each.uid, each.rv, each.propagation, each.grace_s, False),
+                }
+            )
+        written = await self.request("POST", DELETES_PATH, body={"items": items}, cause=cause, fence=fence)
+        return [answers.bulk_outcome(result, 200) for result in written.object["results"]]
+
+    async def _delete_one(self, each: Deletion, cause: Any, fence: Any) -> WriteResult | ApiError:
+        try:
+            return await self.delete(
+                each.resource,
+                each.name,
+                each.namespace,
+                uid=each.uid,
+                rv=each.rv,
+                propagation=each.propagation,
+                grace_s=each.grace_s,
+                cause=cause,
+                fence=fence,
+            )
+        except ApiError as error:
+            return error
 
     async def delete_collection(
         self,

@@ -23,9 +23,11 @@ import anyio
 import attrs
 import structlog
 
+from kcp.base.background import Background
 from kcp.base.clock import Clock, SystemClock, microseconds, moment
 from kcp.base.entropy import Entropy, SystemEntropy
 from kcp.base.ttl_cache import TtlCache
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.client.transport import Unreachable
 from kcp.client.workqueue.rate_limiting import TokenBucket
@@ -52,7 +54,7 @@ _RESOURCES: dict[Form, str] = {"core": "events", "events.k8s.io": "events.events
 _SAME_NAME_TRIES = 5
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Intent:
     """One call of `event`, before correlation: what replay compares."""
 
@@ -185,14 +187,17 @@ class EventRecorder:
         entropy: Entropy | None = None,
         linger_s: float = 0.0,
         turns: anyio.Semaphore | None = None,
+        background: Background | None = None,
     ) -> None:
         """`linger_s`: how long the first Event waits for company, so that more of them share a request.
 
         `turns` is shared by recorders that must not crowd out the work they report: so many write at a time.
+        `background`: Events wait for what they report.
         """
         self.controller, self.instance = controller, instance
         self._linger_s = linger_s
         self._turns = turns
+        self._background = background
         self._flushing = False
         self.dropped = 0
         self._client = client
@@ -238,15 +243,23 @@ class EventRecorder:
             self._wake = anyio.Event()
             while self._queue:
                 if self._turns is None:
-                    await self._write_batch(self._take())
+                    await self._write_some()
                 else:
                     async with self._turns:
-                        await self._write_batch(self._take())
+                        await self._write_some()
             self._idle.set()
             self._idle = anyio.Event()
             await self._wake.wait()
             if self._linger_s and not self._flushing:
                 await anyio.sleep(self._linger_s)
+
+    async def _write_some(self) -> None:
+        if self._background is None:
+            await self._write_batch(self._take())
+            return
+        started_s = await self._background.enter()
+        await self._write_batch(self._take())
+        self._background.leave(started_s)
 
     def _take(self) -> list[Intent]:
         return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]

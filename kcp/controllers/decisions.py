@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -86,12 +87,11 @@ def describe(effect: fx.Effect) -> Json:
         if effect.slow_start:
             described["slow_start"] = True
         return described
+    kind: Any = type(effect)
     body = {
-        name: value
-        for name, value in attrs.asdict(effect, recurse=False).items()
-        if value not in (None, "", False)
+        name: value for name in _fields_of(kind) if (value := getattr(effect, name)) not in (None, "", False)
     }
-    described = {"kind": type(effect).__name__}
+    described = {"kind": kind.__name__}
     described.update((name, body[name]) for name in _TARGET_FIELDS if name in body)
     _name_target(described, body)
     encoded = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
@@ -99,6 +99,11 @@ def describe(effect: fx.Effect) -> Json:
     if len(encoded) <= INLINE_BYTES:
         described["args"] = body
     return described
+
+
+@cache
+def _fields_of(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(kind))
 
 
 def _name_target(described: Json, body: Json) -> None:
@@ -172,6 +177,7 @@ def code_hash(plan: Any) -> str:
             if (
                 origin is not None
                 and origin is not module
+                and package
                 and origin.__name__.startswith(package)
                 and name != "fx"
             ):
@@ -182,8 +188,8 @@ def code_hash(plan: Any) -> str:
 def _source(module: ModuleType) -> str:
     try:
         return inspect.getsource(module)
-    except OSError:
-        return module.__name__
+    except (OSError, TypeError):
+        return module.__name__  # built in, or without a source
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:

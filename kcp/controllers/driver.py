@@ -34,8 +34,17 @@ from kcp.controllers.decisions import (
     record_outcome,
 )
 from kcp.controllers.execute import DEADLINE_S, Executor, External, failures
-from kcp.controllers.sources import Controller, Everything, Fan, Owned, Self, Timer
-from kcp.controllers.view import IndexReader, ManyReader, Readers
+from kcp.controllers.sources import (
+    Controller,
+    Everything,
+    Fan,
+    Owned,
+    Self,
+    Timer,
+    indexes_of,
+    tallies_of,
+)
+from kcp.controllers.view import IndexReader, ManyReader, Readers, Reads
 from kcp.machinery import meta
 from kcp.machinery.errors import ApiError
 
@@ -46,6 +55,11 @@ BARRIER_TIMEOUT_S = 10.0
 SYNC_TIMEOUT_S = 600.0
 DECISION_BUDGET_S = 60.0
 """A decision that runs longer than twice this is cancelled, recorded and retried."""
+SPACING_PER_READ_S = 50e-6
+"""A plan that looked at n objects together (all pods of a ReplicaSet) is followed, as far as events ask for it, by the next
+one of its key n times this after it began: what changes meanwhile is seen at once, and looking at all of them again stays
+a small part of a core, however many they are. A key with few objects is planned without delay."""
+MIN_SPACING_S, MAX_SPACING_S = 0.001, 0.25
 WHOLE_FRONTIER_EVERY = 64
 """A frontier is written whole in one of so many rows, so that a part of a log can be replayed."""
 READS = frozenset({"Live", "LiveList", "RequeueAfter", "Memo"})
@@ -58,7 +72,8 @@ EventWriter = Callable[[fx.Event], None]
 class Trace:
     """What one decision did so far; owned by the worker that runs it.
 
-    `frontier` is what the caches had when it began, `seen` what they had after the latest effect.
+    `frontier` is what the caches had when it began, `seen` what they had after the latest effect; `reads` is how
+    many objects it looked at together.
     """
 
     id: int
@@ -68,6 +83,8 @@ class Trace:
     frontier: dict[str, int]
     memo_before: Json | None
     seen: dict[str, int] = attrs.field(factory=dict)
+    began_s: float = 0.0
+    reads: int = 0
     effects: list[Json] = attrs.field(factory=list)
     retry: bool = False
     requeue_s: float | None = None
@@ -103,6 +120,9 @@ class ControllerRun:
     _parked: dict[str, tuple[str, int, float]] = attrs.field(factory=dict)
     """By key: the cache that it waits for, up to which revision, and since when."""
     _triggers: dict[str, str] = attrs.field(factory=dict)
+    _reads: Reads = attrs.field(factory=Reads)
+    _not_before_s: dict[str, float] = attrs.field(factory=dict)
+    """By key whose plans look at many objects: the monotonic time before which events alone do not queue it."""
     _last_frontier: dict[str, int] = attrs.field(factory=dict)
     _code_hash: str = ""
     _config_hash: str = ""
@@ -137,13 +157,11 @@ class ControllerRun:
             self._connect_everything(name, source)
             return
         prefix = f"{self.controller.name}/"
-        indexes = dict(source.indexes)
-        if isinstance(source, Owned):
-            indexes["owner"] = owner_values
         informer = self.informers.informer(source.resource)
-        informer.add_indexers({prefix + index: fn for index, fn in indexes.items()})
+        informer.add_indexers(indexes_of(source, prefix))
+        informer.indexer.add_tallies(tallies_of(source, prefix))
         self.watched[source.resource] = informer
-        self._readers[name] = IndexReader(informer.indexer, prefix)
+        self._readers[name] = IndexReader(informer.indexer, prefix, self._reads)
         handler = self._handler(source)
         if handler is not None:
             informer.add_handler(handler)
@@ -158,7 +176,7 @@ class ControllerRun:
             informer.add_indexers({prefix + index: fn for index, fn in source.indexes.items()})
             informer.add_handler(self._mapped(source.keys))
             self.watched[row["resource"]] = informer
-            readers[row["resource"]] = IndexReader(informer.indexer, prefix)
+            readers[row["resource"]] = IndexReader(informer.indexer, prefix, self._reads)
         self._readers[name] = ManyReader(readers)
 
     def _handler(self, source: Any) -> Callable[[Json | None, Json | None], None] | None:
@@ -173,12 +191,15 @@ class ControllerRun:
     def _queue_self(self, old: Json | None, new: Json | None) -> None:
         obj = new if new is not None else old
         assert obj is not None
-        self.enqueue(meta.key_of(obj), "event")
+        if old is None or new is None or _is_wanted_otherwise(old, new):
+            self.enqueue(meta.key_of(obj), "event")
+        else:
+            self.enqueue_soon(meta.key_of(obj))
 
     def _mapped(self, mapper: Callable[..., Any]) -> Callable[[Json | None, Json | None], None]:
         def handle(old: Json | None, new: Json | None) -> None:
             for key in mapper(old, new, self._readers):
-                self.enqueue(key, "event")
+                self.enqueue_soon(key)
 
         return handle
 
@@ -187,16 +208,34 @@ class ControllerRun:
             for obj in (old, new):
                 key = controlled_by(obj, source.owner_kind, source.owner_group)
                 if key is not None:
-                    self.enqueue(key, "event")
+                    self.enqueue_soon(key)
             if source.orphans is not None:
                 for key in source.orphans(old, new, self._readers):
-                    self.enqueue(key, "event")
+                    self.enqueue_soon(key)
 
         return handle
 
     def enqueue(self, key: str, trigger: str) -> None:
         self._triggers.setdefault(key, trigger)
         self.queue.add(key)
+
+    def enqueue_soon(self, key: str) -> None:
+        """For an event of one object among those that the key's plan looks at: at once, or after the key's spacing."""
+        due_s = self._not_before_s.get(key)
+        wait_s = due_s - self.clock.monotonic() if due_s is not None else 0.0
+        if wait_s <= 0:
+            self.enqueue(key, "event")
+            return
+        self._triggers.setdefault(key, "event")
+        self.queue.delayed.add_after(key, wait_s)
+
+    def _space(self, trace: Trace) -> None:
+        """Put the key's next plan as far away as this one has looked at objects so far."""
+        spacing_s = min(trace.reads * SPACING_PER_READ_S, MAX_SPACING_S)
+        if spacing_s >= MIN_SPACING_S:
+            self._not_before_s[trace.key] = trace.began_s + spacing_s
+        else:
+            self._not_before_s.pop(trace.key, None)
 
     async def _tick(self, name: str, source: Timer) -> None:
         del name
@@ -223,7 +262,6 @@ class ControllerRun:
         if not await self._settled(key) or self._parked_at_barrier(key):
             return
         trace = self._begin(key, trigger)
-        started_s = self.clock.monotonic()
         try:
             with anyio.fail_after(2 * DECISION_BUDGET_S):
                 await self._plan(trace)
@@ -235,7 +273,7 @@ class ControllerRun:
             log.exception("planner failed", controller=self.controller.name, key=key, frontier=trace.frontier)
             trace.effects.append({"kind": "Exception", "outcome": repr(bug), "digest": ""})
             trace.retry = True
-        self._finish(trace, started_s)
+        self._finish(trace)
 
     async def _settled(self, key: str) -> bool:
         """Whether it is known what this key's writes came to. False: the log could not be asked, the key comes back.
@@ -284,7 +322,8 @@ class ControllerRun:
     def _begin(self, key: str, trigger: str) -> Trace:
         frontier = {resource: informer.rv for resource, informer in self.watched.items()}
         now_us = microseconds(self.clock.now())
-        return Trace(0, key, trigger, now_us, frontier, self._memos.get(key), dict(frontier))
+        began_s = self.clock.monotonic()
+        return Trace(0, key, trigger, now_us, frontier, self._memos.get(key), dict(frontier), began_s)
 
     @property
     def readers(self) -> Mapping[str, Any]:
@@ -302,7 +341,7 @@ class ControllerRun:
         env = self.environment(trace.key)
         trace.now_us = microseconds(env.now)
         plan = self.controller.plan(trace.key, self.view, env)
-        effect = fx.advance(plan, None)
+        effect = self._advance(trace, plan, None)
         if effect is None:
             return
         trace.id = self.sink.next_id()
@@ -311,13 +350,20 @@ class ControllerRun:
             while effect is not None:
                 outcome = await executor.perform(effect)
                 self._note(trace, effect, outcome)
-                effect = fx.advance(plan, outcome)
+                effect = self._advance(trace, plan, outcome)
         finally:
             if executor.written:
                 self._barriers[trace.key] = executor.written
             uncertain = [resource for resource in executor.uncertain if resource in self.watched]
             if uncertain:
                 self._uncertain[trace.key] = uncertain
+
+    def _advance(self, trace: Trace, plan: fx.Plan, outcome: fx.Outcome | None) -> fx.Effect | None:
+        self._reads.objects = 0
+        effect = fx.advance(plan, outcome)
+        trace.reads = max(trace.reads, self._reads.objects)
+        self._space(trace)
+        return effect
 
     def _note(self, trace: Trace, effect: fx.Effect, outcome: fx.Outcome) -> None:
         described = record_outcome(describe(effect), outcome)
@@ -342,10 +388,10 @@ class ControllerRun:
         else:
             self._memos[key] = value
 
-    def _finish(self, trace: Trace, started_s: float) -> None:
+    def _finish(self, trace: Trace) -> None:
         self.decisions += 1
         if trace.worth_recording:
-            self._record(trace, started_s)
+            self._record(trace)
         if trace.retry:
             self._retry(trace.key)
             return
@@ -363,7 +409,7 @@ class ControllerRun:
         self._triggers.setdefault(key, "retry")
         self.queue.add_rate_limited(key)
 
-    def _record(self, trace: Trace, started_s: float) -> None:
+    def _record(self, trace: Trace) -> None:
         whole = self._rows % WHOLE_FRONTIER_EVERY == 0
         changed = {r: rv for r, rv in trace.frontier.items() if whole or self._last_frontier.get(r) != rv}
         changed["#"] = self.recorded
@@ -388,21 +434,28 @@ class ControllerRun:
                 epoch=self.epoch(),
                 first_rv=revisions[0] if revisions else 0,
                 last_rv=revisions[-1] if revisions else 0,
-                duration_us=int((self.clock.monotonic() - started_s) * 1e6),
+                duration_us=int((self.clock.monotonic() - trace.began_s) * 1e6),
             )
         )
 
 
-def owner_values(obj: Json) -> list[str]:
-    """Index `owner`: the uid of the controlling owner, or `orphan:<namespace>`."""
-    controller = meta.controller_of(obj)
-    return [controller["uid"]] if controller else [f"orphan:{meta.namespace(obj)}"]
+def _is_wanted_otherwise(old: Json, new: Json) -> bool:
+    """Whether what is wanted of an object changed, and not only what became of it (where it counts generations)."""
+    before, after = old["metadata"], new["metadata"]
+    return (
+        before.get("generation") != after.get("generation")
+        or "generation" not in after
+        or before.get("deletionTimestamp") != after.get("deletionTimestamp")
+        or before["uid"] != after["uid"]
+    )
 
 
 def controlled_by(obj: Json | None, kind: str, group: str) -> str | None:
     """The key of the controlling owner when it is of this kind."""
-    controller = meta.controller_of(obj) if obj is not None else None
-    if obj is None or controller is None or controller["kind"] != kind:
+    if obj is None or not obj["metadata"].get("ownerReferences"):
+        return None
+    controller = meta.controller_of(obj)
+    if controller is None or controller["kind"] != kind:
         return None
     if controller["apiVersion"].rpartition("/")[0] != group:
         return None

@@ -15,22 +15,21 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.machinery.errors import ApiError
 
 Json = dict[str, Any]
 PatchType = Literal["merge", "json", "strategic", "apply"]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Create:
     resource: str
     namespace: str
     object: Json
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Update:
     """Replace the object (its resourceVersion is the precondition)."""
 
@@ -39,7 +38,7 @@ class Update:
     subresource: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Status:
     """Update `/status`. `object` is the read object; `status` replaces its status.
 
@@ -51,7 +50,7 @@ class Status:
     status: Json
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Patch:
     """`uid` and `rv`, when given, are preconditions."""
 
@@ -67,7 +66,7 @@ class Patch:
     force: bool = False
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Delete:
     resource: str
     namespace: str
@@ -78,7 +77,7 @@ class Delete:
     grace_s: int | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Event:
     """An API Event about `regarding`; best effort, correlated and rate limited by the recorder, not by the planner."""
 
@@ -90,14 +89,14 @@ class Event:
     related: Json | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RequeueAfter:
     """Plan this key again after `seconds` (0: as soon as possible)."""
 
     seconds: float
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Live:
     """Read past the cache: the outcome's `object` is the present object or None. Recorded as an input."""
 
@@ -106,7 +105,7 @@ class Live:
     name: str
 
 
-@attrs.frozen(slots=True)
+@frozen
 class LiveList:
     """List past the cache: the outcome's `items` are the present objects. Recorded as an input."""
 
@@ -116,7 +115,7 @@ class LiveList:
     field_selector: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Request:
     """A raw call of the API for what has no effect of its own (finalize, deletecollection, approval)."""
 
@@ -126,7 +125,7 @@ class Request:
     query: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class External:
     """Call the outside world through a named provider; recorded as an input, bounded by the provider's bulkhead."""
 
@@ -136,14 +135,14 @@ class External:
     timeout_s: float = 30.0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Memo:
     """Remember `value` for this key: what the next plan gets as `env.memo`. None forgets."""
 
     value: Json | None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class All:
     """Several independent effects; the outcome's `all` has their outcomes in order.
 
@@ -172,7 +171,7 @@ Effect = (
 )
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Outcome:
     """What became of an effect. `rv` is the revision of the write, 0 when nothing was written."""
 
@@ -203,7 +202,7 @@ def advance(plan: Plan, outcome: Outcome | None) -> Effect | None:
         return None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Env:
     """What a planner knows besides its view: everything else would make it impure."""
 
@@ -224,8 +223,16 @@ class Reader(Protocol):
         """Ordered by key; None means every namespace."""
         ...
 
+    def count(self) -> int:
+        """How many there are, in every namespace."""
+        ...
+
     def index(self, name: str, value: str) -> Sequence[Json]:
         """Objects whose index function gave `value`, ordered by key."""
+        ...
+
+    def tally(self, name: str, value: str) -> Mapping[Any, int]:
+        """How many objects there are of each sort among those of `value`, in no order. Not to be kept: it moves."""
         ...
 
 

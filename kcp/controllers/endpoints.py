@@ -205,24 +205,23 @@ def truncate(given: list[Json]) -> tuple[list[Json], bool]:
 
 def selecting(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:
     """Services whose endpoints a change of a pod may touch."""
-    if old is not None and new is not None and _facts(old) == _facts(new):
+    if old is not None and new is not None and _same_endpoint(old, new):
         return []
-    return list(
-        dict.fromkeys(
-            meta.key_of(service)
-            for pod in (old, new)
-            if pod is not None
-            for service in readers["services"].list(meta.namespace(pod))
-            if services.selects(service, meta.labels(pod))
-        )
-    )
+    return services.keys_selecting(readers["services"].list, old, new)
 
 
-def _facts(pod: Json) -> tuple[Any, ...]:
-    spec = pod["spec"]
-    place = spec.get("nodeName"), spec.get("hostname"), spec.get("subdomain"), pod_facts.pod_ips(pod)
-    life = pod_facts.is_ready(pod), pod_facts.is_terminal(pod), meta.is_deleting(pod)
-    return meta.labels(pod), place, life
+def _same_endpoint(old: Json, new: Json) -> bool:
+    """What changes most often is compared first."""
+    before, after = old["spec"], new["spec"]
+    if any(before.get(field) != after.get(field) for field in ("nodeName", "hostname", "subdomain")):
+        return False
+    if pod_facts.pod_ips(old) != pod_facts.pod_ips(new) or meta.labels(old) != meta.labels(new):
+        return False
+    return _life(old) == _life(new)
+
+
+def _life(pod: Json) -> tuple[bool, bool, bool]:
+    return pod_facts.is_ready(pod), pod_facts.is_terminal(pod), meta.is_deleting(pod)
 
 
 def itself(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:

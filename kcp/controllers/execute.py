@@ -23,6 +23,9 @@ DEADLINE_S = 10.0
 WRITES = (fx.Create, fx.Update, fx.Status, fx.Patch, fx.Delete)
 SKIPPED = fx.Outcome(skipped=True)
 External = Callable[[str, Json], Awaitable[Json]]
+Together = Callable[["Executor", Sequence[Any]], Awaitable[Sequence[WriteResult | ApiError]]]
+MAX_TOGETHER = 500
+"""How many effects are asked for in one request at most; each such request has a deadline of its own."""
 
 
 @attrs.define
@@ -73,9 +76,10 @@ class Executor:
         if len(batch) == 1:
             outcomes[start] = await self.perform(batch[0])
             return
-        if self.client.transport.in_process and all(isinstance(effect, fx.Create) for effect in batch):
-            outcomes[start : start + len(batch)] = await self._create_together(batch)
-            return
+        for kind, together in _TOGETHER if self.client.transport.in_process else ():
+            if all(type(effect) is kind for effect in batch):
+                outcomes[start : start + len(batch)] = await self._together(batch, together)
+                return
 
         async def one(index: int, effect: fx.Effect) -> None:
             outcomes[index] = await self.perform(effect)
@@ -84,14 +88,19 @@ class Executor:
             for offset, effect in enumerate(batch):
                 group.start_soon(one, start + offset, effect)
 
-    async def _create_together(self, batch: Sequence[fx.Create]) -> list[fx.Outcome]:
-        """One request, one commit; an outcome each."""
-        creates = [(effect.resource, effect.object, effect.namespace) for effect in batch]
+    async def _together(self, batch: Sequence[Any], together: Together) -> list[fx.Outcome]:
+        """As few requests and commits as can be; an outcome each."""
+        outcomes: list[fx.Outcome] = []
+        for start in range(0, len(batch), MAX_TOGETHER):
+            outcomes += await self._one_request(batch[start : start + MAX_TOGETHER], together)
+        return outcomes
+
+    async def _one_request(self, batch: Sequence[Any], together: Together) -> list[fx.Outcome]:
         try:
             with anyio.fail_after(DEADLINE_S):
-                results = await self.client.create_all(creates, cause=self.cause)
+                results = await together(self, batch)
         except TimeoutError:
-            late = Timeout(f"Create took longer than {DEADLINE_S:g} s")
+            late = Timeout(f"{type(batch[0]).__name__} took longer than {DEADLINE_S:g} s")
             return [self._failed(effect, late) for effect in batch]
         except ApiError as error:
             return [self._failed(effect, error) for effect in batch]
@@ -101,6 +110,13 @@ class Executor:
             else self._wrote(effect.resource, result)
             for effect, result in zip(batch, results, strict=True)
         ]
+
+    async def _create_all(self, batch: Sequence[fx.Create]) -> Sequence[WriteResult | ApiError]:
+        creates = [(effect.resource, effect.object, effect.namespace) for effect in batch]
+        return await self.client.create_all(creates, cause=self.cause)
+
+    async def _delete_all(self, batch: Sequence[fx.Delete]) -> Sequence[WriteResult | ApiError]:
+        return await self.client.delete_all(batch, cause=self.cause)
 
     def _wrote(self, resource: str, written: WriteResult) -> fx.Outcome:
         if written.revision:
@@ -206,6 +222,13 @@ _PERFORM = cast(
         fx.External: Executor._external,
     },
 )
+
+
+_TOGETHER = cast(
+    "Sequence[tuple[type, Together]]",
+    ((fx.Create, Executor._create_all), (fx.Delete, Executor._delete_all)),
+)
+"""What several of a kind can be asked for in one request."""
 
 
 def benign(effect: fx.Effect, error: ApiError) -> bool:

@@ -1,8 +1,9 @@
 """Garbage collector: objects whose owners are all gone go too; deletion orders the graph asks for are kept.
 
 The graph is an incremental index over the metadata of every resource: uid -> object, owner uid -> dependents. A key is
-the uid of an object. An owner that the cache does not know under these coordinates is read live once before anything
-is deleted, so neither a lagging cache nor a mistyped reference costs an object its life.
+the uid of an object, or of one that is gone: then its dependents are looked at together. An owner that the cache does not
+know under these coordinates is read live once before anything is deleted, so neither a lagging cache nor a mistyped
+reference costs an object its life.
 Source: k8s v1.36 pkg/controller/garbagecollector/{garbagecollector,graph_builder}.go.
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Literal
+
+import attrs
 
 from kcp.base.values import frozen
 from kcp.controllers import effects as fx
@@ -21,25 +24,34 @@ Json = dict[str, Any]
 Steps = Generator[fx.Effect, fx.Outcome, None]
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
+BURST = 500
+"""How many objects one plan deletes or sets free at most."""
 
 
 def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+    """All changes of a plan are asked for together, at the end: an owner has as many dependents as it likes."""
     obj = next(iter(view.meta.index("uid", key)), None)
-    if obj is None:
-        return
     graph = Graph(view.meta, {(r["group"], r["kind"]): r for r in env.settings["resources"]})
-    if meta.is_deleting(obj):
+    if obj is None:
+        yield from _collect(graph.dependents(key), graph)
+    elif meta.is_deleting(obj):
         yield from _finish_deletion(obj, graph)
     elif meta.owner_references(obj):
-        yield from _collect(obj, graph)
+        yield from _collect([obj], graph)
 
 
 @frozen
 class Graph:
-    """The owner graph at the view's frontier. `kinds` maps (group, kind) to its discovery row."""
+    """The owner graph at the view's frontier. `kinds` maps (group, kind) to its discovery row.
+
+    `found` are the objects of each uid that this plan has looked for, `asked` the owners that it has read live, by
+    resource, namespace and name: many dependents have the same owner.
+    """
 
     reader: fx.Reader
     kinds: Mapping[tuple[str, str], Json]
+    found: dict[str, Sequence[Json]] = attrs.field(factory=dict)
+    asked: dict[tuple[str, str, str], fx.Outcome] = attrs.field(factory=dict)
 
     def dependents(self, uid: str) -> Sequence[Json]:
         return self.reader.index("owner", uid)
@@ -52,15 +64,30 @@ class Graph:
         assert row is not None, f"an object of an unwatched kind: {obj['kind']}"
         return group_resource(row["group"], row["plural"])
 
+    def of_uid(self, uid: str) -> Sequence[Json]:
+        if uid not in self.found:
+            self.found[uid] = self.reader.index("uid", uid)
+        return self.found[uid]
+
     def owner(self, ref: Json, namespace: str) -> Json | None:
-        """The owner in the cache, if the reference names it truly: uid, kind, name and namespace."""
-        for obj in self.reader.index("uid", ref["uid"]):
-            same_kind = obj["kind"] == ref["kind"] and group_of(obj["apiVersion"]) == group_of(
-                ref["apiVersion"]
-            )
-            if same_kind and meta.name(obj) == ref["name"] and meta.namespace(obj) in ("", namespace):
-                return obj
-        return None
+        """The owner in the cache, if the reference names it truly."""
+        return named(ref, namespace, self.of_uid(ref["uid"]))
+
+    def live(self, row: Json, namespace: str, name: str) -> Generator[fx.Effect, fx.Outcome, fx.Outcome]:
+        """The owner past the cache; asked for once in a plan."""
+        at = (group_resource(row["group"], row["plural"]), namespace, name)
+        if at not in self.asked:
+            self.asked[at] = yield fx.Live(*at)
+        return self.asked[at]
+
+
+def named(ref: Json, namespace: str, objects: Sequence[Json]) -> Json | None:
+    """The one of these objects, all of the reference's uid, that has its kind, name and namespace too."""
+    for obj in objects:
+        same_kind = obj["kind"] == ref["kind"] and group_of(obj["apiVersion"]) == group_of(ref["apiVersion"])
+        if same_kind and meta.name(obj) == ref["name"] and meta.namespace(obj) in ("", namespace):
+            return obj
+    return None
 
 
 def group_of(api_version: str) -> str:
@@ -69,14 +96,20 @@ def group_of(api_version: str) -> str:
 
 def _finish_deletion(obj: Json, graph: Graph) -> Steps:
     """An object that is going: let its dependents go first, or set them free, as its finalizers say."""
-    finalizers = meta.finalizers(obj)
+    finalizers, dependents = meta.finalizers(obj), graph.dependents(meta.uid(obj))
     if ORPHAN in finalizers:
-        drops = [_drop_owners(d, graph, [meta.uid(obj)]) for d in graph.dependents(meta.uid(obj))]
+        drops = [_drop_owners(d, graph, [meta.uid(obj)]) for d in dependents[:BURST]]
         outcome = yield fx.All(drops)
-        if all(part.ok or (part.error and part.error.code in (404, 422)) for part in outcome.all):
+        freed = all(part.ok or (part.error and part.error.code in (404, 422)) for part in outcome.all)
+        if freed and len(dependents) > BURST:
+            yield fx.RequeueAfter(0)
+        elif freed:
             yield _drop_finalizer(obj, graph, ORPHAN)
-    elif FOREGROUND in finalizers and not any(_blocks(d, obj) for d in graph.dependents(meta.uid(obj))):
-        yield _drop_finalizer(obj, graph, FOREGROUND)
+    elif FOREGROUND in finalizers:
+        if any(_blocks(d, obj) for d in dependents):
+            yield from _collect(dependents, graph)
+        else:
+            yield _drop_finalizer(obj, graph, FOREGROUND)
 
 
 def _blocks(dependent: Json, owner: Json) -> bool:
@@ -89,22 +122,34 @@ def _blocks(dependent: Json, owner: Json) -> bool:
 OwnerState = Literal["solid", "dangling", "waiting"]
 
 
-def _collect(obj: Json, graph: Graph) -> Steps:
+def _collect(objects: Sequence[Json], graph: Graph) -> Steps:
+    """Do with each of these what its owners demand; nothing with those that go already."""
+    changes: list[fx.Patch | fx.Delete] = []
+    for obj in objects:
+        if not meta.is_deleting(obj):
+            changes += yield from _demanded(obj, graph)
+        if len(changes) >= BURST:
+            break
+    for kind in (fx.Patch, fx.Delete):
+        if some := [change for change in changes if isinstance(change, kind)]:
+            yield fx.All(some)
+    if len(changes) >= BURST:
+        yield fx.RequeueAfter(0)
+
+
+def _demanded(obj: Json, graph: Graph) -> Generator[fx.Effect, fx.Outcome, Sequence[fx.Patch | fx.Delete]]:
     states: dict[OwnerState, list[str]] = {"solid": [], "dangling": [], "waiting": []}
     for ref in meta.owner_references(obj):
         state = yield from _state_of(ref, obj, graph)
         if state is None:
-            return
+            return ()
         states[state].append(ref["uid"])
     dangling, waiting = states["dangling"], states["waiting"]
     if states["solid"]:
-        if dangling or waiting:
-            yield _drop_owners(obj, graph, [*dangling, *waiting])
-    elif waiting and graph.dependents(meta.uid(obj)):
-        yield from _break_circles(obj, graph)
-        yield _delete(obj, graph, "Foreground")
-    else:
-        yield _delete(obj, graph, _own_policy(obj))
+        return (_drop_owners(obj, graph, [*dangling, *waiting]),) if dangling or waiting else ()
+    if waiting and (dependents := graph.dependents(meta.uid(obj))):
+        return (*_break_circles(obj, dependents, graph), _delete(obj, graph, "Foreground"))
+    return (_delete(obj, graph, _own_policy(obj)),)
 
 
 def _state_of(ref: Json, obj: Json, graph: Graph) -> Generator[fx.Effect, fx.Outcome, OwnerState | None]:
@@ -119,17 +164,22 @@ def _state_of(ref: Json, obj: Json, graph: Graph) -> Generator[fx.Effect, fx.Out
             yield fx.Event(obj, "Warning", "OwnerRefInvalidNamespace", _invalid_text(ref, namespace))
             return None
         at = namespace if row["namespaced"] else ""
-        outcome = yield fx.Live(group_resource(row["group"], row["plural"]), at, ref["name"])
+        outcome = yield from graph.live(row, at, ref["name"])
         if outcome.error is not None:
             return None
         owner = outcome.object
         if owner is None or meta.uid(owner) != ref["uid"]:
             if row["namespaced"] and any(
-                meta.namespace(o) not in ("", namespace) for o in graph.reader.index("uid", ref["uid"])
+                meta.namespace(o) not in ("", namespace) for o in graph.of_uid(ref["uid"])
             ):
                 yield fx.Event(obj, "Warning", "OwnerRefInvalidNamespace", _invalid_text(ref, namespace))
             return "dangling"
-    return "waiting" if meta.is_deleting(owner) and FOREGROUND in meta.finalizers(owner) else "solid"
+    return "waiting" if waits(owner) else "solid"
+
+
+def waits(obj: Json) -> bool:
+    """Whether the object is going once its dependents are gone."""
+    return meta.is_deleting(obj) and FOREGROUND in meta.finalizers(obj)
 
 
 def _invalid_text(ref: Json, namespace: str) -> str:
@@ -139,14 +189,12 @@ def _invalid_text(ref: Json, namespace: str) -> str:
     return f'ownerRef {what} does not exist in namespace "{namespace}"'
 
 
-def _break_circles(obj: Json, graph: Graph) -> Steps:
+def _break_circles(obj: Json, dependents: Sequence[Json], graph: Graph) -> Sequence[fx.Patch]:
     """A dependent that waits for this object in turn would block it for ever: unblock those references."""
-    if not any(
-        meta.is_deleting(d) and FOREGROUND in meta.finalizers(d) for d in graph.dependents(meta.uid(obj))
-    ):
-        return
+    if not any(waits(dependent) for dependent in dependents):
+        return ()
     refs = [{**ref, "blockOwnerDeletion": False} for ref in meta.owner_references(obj)]
-    yield _patch(obj, graph, {"metadata": {"ownerReferences": refs, "uid": meta.uid(obj)}})
+    return (_patch(obj, graph, {"metadata": {"ownerReferences": refs, "uid": meta.uid(obj)}}),)
 
 
 def _own_policy(obj: Json) -> Literal["Orphan", "Foreground", "Background"]:
@@ -185,22 +233,22 @@ def _patch(obj: Json, graph: Graph, patch: Json) -> fx.Patch:
 
 
 def affected(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:
-    """Which objects a change concerns: itself, owners it no longer blocks, dependents of what goes."""
+    """Whom a change concerns: the object itself, owners that it no longer blocks; after its end it stands for its dependents."""
+    reader: fx.Reader = readers["meta"]
     if new is None:
         assert old is not None
-        return [*_dependents(readers, meta.uid(old)), *_waiting_owners(readers, old)]
+        uid = meta.uid(old)
+        return [*([uid] if reader.index("owner", uid) else []), *_waiting_owners(reader, old)]
     keys: list[str] = []
     if old is not None and meta.uid(old) != meta.uid(new):
         keys += affected(old, None, readers)
         old = None
     if old is not None and _same_links(old, new):
-        return []
-    if meta.owner_references(new) or meta.is_deleting(new):
+        return keys
+    if _is_unsettled(new, reader):
         keys.append(meta.uid(new))
     if old is not None and meta.owner_references(old) != meta.owner_references(new):
-        keys += _waiting_owners(readers, old)
-    if _starts_foreground(old, new):
-        keys += _dependents(readers, meta.uid(new))
+        keys += _waiting_owners(reader, old)
     return keys
 
 
@@ -210,20 +258,20 @@ def _same_links(old: Json, new: Json) -> bool:
     return all(before.get(f) == after.get(f) for f in ("ownerReferences", "finalizers", "deletionTimestamp"))
 
 
-def _starts_foreground(old: Json | None, new: Json) -> bool:
-    def waits(obj: Json) -> bool:
-        return meta.is_deleting(obj) and FOREGROUND in meta.finalizers(obj)
+def _is_unsettled(obj: Json, reader: fx.Reader) -> bool:
+    """Whether there may be something to do: for one that goes, with its dependents; else one of its owners is not plainly there."""
+    if meta.is_deleting(obj):
+        return ORPHAN in meta.finalizers(obj) or FOREGROUND in meta.finalizers(obj)
+    for ref in meta.owner_references(obj):
+        owner = named(ref, meta.namespace(obj), reader.index("uid", ref["uid"]))
+        if owner is None or waits(owner):
+            return True
+    return False
 
-    return waits(new) and not (old is not None and waits(old))
 
-
-def _dependents(readers: Mapping[str, Any], uid: str) -> list[str]:
-    return [meta.uid(obj) for obj in readers["meta"].index("owner", uid)]
-
-
-def _waiting_owners(readers: Mapping[str, Any], obj: Json) -> list[str]:
+def _waiting_owners(reader: fx.Reader, obj: Json) -> list[str]:
     uids = [ref["uid"] for ref in meta.owner_references(obj)]
-    return [uid for uid in uids if any(meta.is_deleting(o) for o in readers["meta"].index("uid", uid))]
+    return [uid for uid in uids if any(waits(owner) for owner in reader.index("uid", uid))]
 
 
 CONTROLLER = Controller(

@@ -36,18 +36,23 @@ ORPHANED = {
 
 def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
     del key
-    pods = view.pods.list()
     threshold = env.settings["terminated_pod_threshold"]
     if threshold > 0:
-        yield from _remove(_terminated_beyond(pods, threshold), env.now)
-    yield from _remove(_out_of_service(pods, view), env.now)
-    yield from _orphans(pods, view, env)
-    yield from _remove([p for p in pods if meta.is_deleting(p) and not pod_facts.node_name(p)], env.now)
+        yield from _remove(_terminated_beyond(view.pods.index("state", "terminal"), threshold), env.now)
+    going = view.pods.index("state", "deleting")
+    yield from _remove(_out_of_service(going, view), env.now)
+    yield from _orphans(view.pods.list(), view, env)
+    yield from _remove([pod for pod in going if not pod_facts.node_name(pod)], env.now)
 
 
-def _terminated_beyond(pods: Sequence[Json], threshold: int) -> list[Json]:
+def states(pod: Json) -> list[str]:
+    """The index `state`: few pods are in one that matters here."""
+    found = {"terminal": pod_facts.is_terminal(pod), "deleting": meta.is_deleting(pod)}
+    return [state for state, holds in found.items() if holds]
+
+
+def _terminated_beyond(terminated: Sequence[Json], threshold: int) -> list[Json]:
     """What is too much of the finished pods: evicted ones first, then the oldest."""
-    terminated = [pod for pod in pods if pod_facts.is_terminal(pod)]
     excess = len(terminated) - threshold
     return sorted(terminated, key=_age_order)[:excess] if excess > 0 else []
 
@@ -58,10 +63,10 @@ def _age_order(pod: Json) -> tuple[bool, str, str]:
     return not evicted, pod["metadata"].get("creationTimestamp", ""), meta.name(pod)
 
 
-def _out_of_service(pods: Sequence[Json], view: fx.View) -> list[Json]:
+def _out_of_service(going: Sequence[Json], view: fx.View) -> list[Json]:
     found = []
-    for pod in pods:
-        node = view.nodes.get(pod_facts.node_name(pod)) if meta.is_deleting(pod) else None
+    for pod in going:
+        node = view.nodes.get(pod_facts.node_name(pod))
         if node is not None and not node_facts.is_ready(node) and taint_facts.has_taint(node, OUT_OF_SERVICE):
             found.append(pod)
     return sorted(found, key=_age_order)
@@ -79,7 +84,8 @@ def _orphans(pods: Sequence[Json], view: fx.View, env: fx.Env) -> Steps:
         live = yield fx.Live("nodes", "", name)
         if live.ok and live.object is None:
             gone.append(name)
-    yield from _remove([pod for pod in pods if pod_facts.node_name(pod) in gone], env.now, ORPHANED)
+    if gone:
+        yield from _remove([pod for pod in pods if pod_facts.node_name(pod) in gone], env.now, ORPHANED)
     if missing != known:
         yield fx.Memo({"missing_us": missing} if missing else None)
 
@@ -123,7 +129,7 @@ CONTROLLER = Controller(
     name="pod-garbage-collector-controller",
     identity="pod-garbage-collector",
     plan=plan,
-    watches={"pods": Fan("pods"), "nodes": Fan("nodes"), "pass": Timer(PERIOD_S)},
+    watches={"pods": Fan("pods", indexes={"state": states}), "nodes": Fan("nodes"), "pass": Timer(PERIOD_S)},
     workers=1,
     settings={"terminated_pod_threshold": 12500},
 )

@@ -89,15 +89,10 @@ def touched_pod(old: Json | None, new: Json | None, readers: Mapping[str, Any]) 
     assert pod is not None
     if new is not None and not _is_shut_down(new):
         return []
-    claims = (readers["claims"].get(key) for key in claims_of_pod(pod))
+    claims = (readers["claims"].get(key) for key in facts.claim_keys(pod))
     if any(claim is not None and needs_attention(claim) for claim in claims):
         return [meta.namespace(pod)]
     return []
-
-
-def claims_of_pod(pod: Json) -> list[str]:
-    namespace = meta.namespace(pod)
-    return list(dict.fromkeys(f"{namespace}/{name}" for name, _ in facts.claim_names(pod)))
 
 
 CLAIM_CONTROLLER = Controller(
@@ -106,7 +101,7 @@ CLAIM_CONTROLLER = Controller(
     plan=plan_claims,
     watches={
         "claims": Fan(CLAIMS, keys=touched_claim, indexes={"attention": needs_attention}),
-        "pods": Fan("pods", keys=touched_pod, indexes={"claim": claims_of_pod}),
+        "pods": Fan("pods", keys=touched_pod, indexes={"claim": facts.claim_keys}),
     },
     workers=1,
 )

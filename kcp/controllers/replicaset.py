@@ -10,10 +10,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import attrs
-
 from kcp.apis.semantics import pods as pod_facts
 from kcp.apis.semantics import workloads
+from kcp.base.values import frozen
 from kcp.controllers import effects as fx
 from kcp.controllers.replicas import BURST_REPLICAS, claim, create_pods, delete_pods
 from kcp.controllers.sources import Controller, Owned, Self, Source
@@ -23,9 +22,11 @@ from kcp.machinery.labels import Selector, from_label_selector, from_set
 from kcp.machinery.times import format_time
 
 Json = dict[str, Any]
+Failure = tuple[str, ApiError] | None
+"""What could not be done, with the reason that its condition gives."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Flavour:
     """What sets ReplicaSet and ReplicationController apart: names, the form of the selector, one counter."""
 
@@ -55,60 +56,69 @@ def sync(flavour: Flavour, key: str, view: fx.View, env: fx.Env) -> fx.Plan:
     rs = getattr(view, flavour.watch).get(key)
     if rs is None:
         return
-    owned, orphans = (
-        view.pods.index("owner", meta.uid(rs)),
-        view.pods.index("owner", f"orphan:{meta.namespace(rs)}"),
-    )
+    selector = flavour.selector(rs)
+    census = count_settled(rs, selector, view)
+    if census is None:
+        yield from _sync_by_pod(flavour, rs, selector, view, env)
+        return
+    failure = yield from _reach_count(flavour, rs, census.active, view, env.now)
+    yield fx.Status(flavour.resource, rs, replica_status(flavour, rs, census, failure, env.now))
+
+
+def _sync_by_pod(flavour: Flavour, rs: Json, selector: Selector, view: fx.View, env: fx.Env) -> fx.Plan:
+    """With a look at each pod: some are to be adopted or released, or are available only with time."""
+    owned = view.pods.index("owner", meta.uid(rs))
+    orphans = view.pods.index("owner", _orphans(rs))
     pods = yield from claim(
-        rs, "pods", flavour.resource, owned, orphans, flavour.selector(rs), eligible=pod_facts.is_active
+        rs, "pods", flavour.resource, owned, orphans, selector, eligible=pod_facts.is_active
     )
     active = [pod for pod in pods if pod_facts.is_active(pod)]
-    failure: tuple[str, ApiError] | None = None
-    if not meta.is_deleting(rs):
-        failure = yield from _reach_count(flavour, rs, active, view, env.now)
+    failure = yield from _reach_count(flavour, rs, len(active), view, env.now, active)
     yield from write_status(flavour, rs, pods, failure, env.now)
 
 
 def _reach_count(
-    flavour: Flavour, rs: Json, active: Sequence[Json], view: fx.View, now: datetime
-) -> Generator[fx.Effect, fx.Outcome, tuple[str, ApiError] | None]:
-    """Create or delete towards spec.replicas; what failed, with the condition's reason."""
-    missing = rs["spec"].get("replicas", 1) - len(active)
+    flavour: Flavour, rs: Json, count: int, view: fx.View, now: datetime, active: Sequence[Json] | None = None
+) -> Generator[fx.Effect, fx.Outcome, Failure]:
+    """Create or delete towards spec.replicas; what failed, with the condition's reason.
+
+    `count` active pods are there; `active` None: those that the set owns.
+    """
+    missing = 0 if meta.is_deleting(rs) else workloads.replicas(rs) - count
     if missing > 0:
         error = yield from create_pods(rs, rs["spec"]["template"], min(missing, BURST_REPLICAS))
         return ("FailedCreate", error) if error else None
     if missing < 0:
-        surplus = min(-missing, BURST_REPLICAS)
-        ranks = workloads.colocation_ranks(active, related_pods(flavour, rs, view))
-        victims = workloads.deletion_order(active, ranks, now)[:surplus]
+        if active is None:
+            active = [pod for pod in view.pods.index("owner", meta.uid(rs)) if pod_facts.is_active(pod)]
+        ranks = colocation_ranks(flavour, rs, active, view)
+        victims = workloads.deletion_order(active, ranks, now, min(-missing, BURST_REPLICAS))
         error = yield from delete_pods(rs, victims)
         return ("FailedDelete", error) if error else None
     return None
 
 
-def related_pods(flavour: Flavour, rs: Json, view: fx.View) -> list[Json]:
-    """Active pods of all sets with the same controller (all revisions of one Deployment)."""
+def colocation_ranks(flavour: Flavour, rs: Json, active: Sequence[Json], view: fx.View) -> list[int]:
+    """For each pod how many active pods of all revisions of its Deployment are on its node.
+
+    Source: getPodsRankedByRelatedPodsOnSameNode.
+    """
     controller = meta.controller_of(rs)
-    if controller is None:
-        return []
-    siblings = getattr(view, flavour.watch).index("controller", controller["uid"])
-    return [
-        pod
-        for sibling in siblings
-        for pod in view.pods.index("owner", meta.uid(sibling))
-        if pod_facts.is_active(pod)
-    ]
+    on_node: dict[str, int] = {}
+    if controller is not None:
+        for sibling in getattr(view, flavour.watch).index("controller", controller["uid"]):
+            for node, count in view.pods.tally("nodes", meta.uid(sibling)).items():
+                on_node[node] = on_node.get(node, 0) + count
+    return [on_node.get(pod_facts.node_name(pod), 0) for pod in active]
 
 
 def write_status(
-    flavour: Flavour, rs: Json, pods: Sequence[Json], failure: tuple[str, ApiError] | None, now: datetime
+    flavour: Flavour, rs: Json, pods: Sequence[Json], failure: Failure, now: datetime
 ) -> Generator[fx.Effect, fx.Outcome, None]:
-    status = replica_status(rs, pods, failure, now)
-    if not flavour.counts_terminating:
-        del status["terminatingReplicas"]
+    status = replica_status(flavour, rs, census_of(rs, pods, now), failure, now)
     yield fx.Status(flavour.resource, rs, status)
     min_ready_s = rs["spec"].get("minReadySeconds", 0)
-    wants = rs["spec"].get("replicas", 1)
+    wants = workloads.replicas(rs)
     if min_ready_s and status.get("readyReplicas", 0) == wants != status.get("availableReplicas", 0):
         wait_s = next_available_s(pods, min_ready_s, now)
         if wait_s is not None:
@@ -122,11 +132,57 @@ def next_available_s(pods: Sequence[Json], min_ready_s: int, now: datetime) -> f
     return min((wait for wait in waits if wait), default=None)
 
 
-def replica_status(
-    rs: Json, pods: Sequence[Json], failure: tuple[str, ApiError] | None, now: datetime
-) -> Json:
-    """The status of a ReplicaSet; zero counters are absent, as Go's omitempty leaves them."""
-    template_labels = from_set(rs["spec"]["template"].get("metadata", {}).get("labels", {}))
+@frozen
+class Census:
+    """What a status counts. `labelled`: active pods with all labels of the template."""
+
+    active: int
+    labelled: int
+    ready: int
+    available: int
+    terminating: int
+
+
+def sort_of(pod: Json) -> tuple[tuple[tuple[str, str], ...], str]:
+    """What a pod counts as: its labels, and ready, active (but not ready), terminating, or over."""
+    labels = tuple(sorted(meta.labels(pod).items()))
+    if pod_facts.is_active(pod):
+        return labels, "ready" if pod_facts.is_ready(pod) else "active"
+    return labels, "terminating" if pod_facts.is_terminating(pod) else "over"
+
+
+def node_of(pod: Json) -> str | None:
+    """The node that an active pod is on ("" while it is on none); None for one that is not active."""
+    return pod_facts.node_name(pod) if pod_facts.is_active(pod) else None
+
+
+def count_settled(rs: Json, selector: Selector, view: fx.View) -> Census | None:
+    """The set's pods counted without a look at any, while all that it owns are its own and it has none to adopt.
+
+    None when that is not so, or when a ready pod counts as available only after some time.
+    """
+    if rs["spec"].get("minReadySeconds", 0):
+        return None
+    if not meta.is_deleting(rs):
+        for labels, sort in view.pods.tally("sorts", _orphans(rs)):
+            if sort in ("ready", "active") and selector.matches(dict(labels)):
+                return None
+    wanted = from_set(rs["spec"]["template"].get("metadata", {}).get("labels", {}))
+    counted = {"ready": 0, "active": 0, "terminating": 0, "over": 0}
+    labelled = 0
+    for (labels, sort), count in view.pods.tally("sorts", meta.uid(rs)).items():
+        if not selector.matches(dict(labels)):
+            return None
+        counted[sort] += count
+        if sort in ("ready", "active") and wanted.matches(dict(labels)):
+            labelled += count
+    ready = counted["ready"]
+    return Census(ready + counted["active"], labelled, ready, ready, counted["terminating"])
+
+
+def census_of(rs: Json, pods: Sequence[Json], now: datetime) -> Census:
+    """The same, of these pods."""
+    wanted = from_set(rs["spec"]["template"].get("metadata", {}).get("labels", {}))
     min_ready_s = rs["spec"].get("minReadySeconds", 0)
     active: list[Json] = []
     others: list[Json] = []
@@ -134,21 +190,33 @@ def replica_status(
         (active if pod_facts.is_active(pod) else others).append(pod)
     ready = [pod for pod in active if pod_facts.is_ready(pod)]
     available = [p for p in ready if pod_facts.is_available(p, min_ready_s, now)] if min_ready_s else ready
+    return Census(
+        len(active),
+        sum(wanted.matches(meta.labels(pod)) for pod in active),
+        len(ready),
+        len(available),
+        sum(pod_facts.is_terminating(pod) for pod in others),
+    )
+
+
+def replica_status(flavour: Flavour, rs: Json, census: Census, failure: Failure, now: datetime) -> Json:
+    """The status of a ReplicaSet; zero counters are absent, as Go's omitempty leaves them."""
+    status: Json = {"replicas": census.active, "observedGeneration": rs["metadata"].get("generation", 0)}
     counters = {
-        "fullyLabeledReplicas": sum(template_labels.matches(meta.labels(pod)) for pod in active),
-        "readyReplicas": len(ready),
-        "availableReplicas": len(available),
-        "terminatingReplicas": sum(pod_facts.is_terminating(pod) for pod in others),
+        "fullyLabeledReplicas": census.labelled,
+        "readyReplicas": census.ready,
+        "availableReplicas": census.available,
     }
-    status: Json = {"replicas": len(active), "observedGeneration": rs["metadata"].get("generation", 0)}
-    status.update((name, count) for name, count in counters.items() if count or name == "terminatingReplicas")
+    status.update((name, count) for name, count in counters.items() if count)
+    if flavour.counts_terminating:
+        status["terminatingReplicas"] = census.terminating
     conditions = _conditions(rs, failure, now)
     if conditions:
         status["conditions"] = conditions
     return status
 
 
-def _conditions(rs: Json, failure: tuple[str, ApiError] | None, now: datetime) -> list[Json]:
+def _conditions(rs: Json, failure: Failure, now: datetime) -> list[Json]:
     """ReplicaFailure is set when something failed, kept while it still does, removed when all went well."""
     others = [c for c in rs.get("status", {}).get("conditions", ()) if c["type"] != "ReplicaFailure"]
     if failure is None:
@@ -167,6 +235,11 @@ def _conditions(rs: Json, failure: tuple[str, ApiError] | None, now: datetime) -
             "lastTransitionTime": format_time(now),
         },
     ]
+
+
+def _orphans(rs: Json) -> str:
+    """The value of the index `owner` under which pods without a controller are."""
+    return f"orphan:{meta.namespace(rs)}"
 
 
 def controller_uid(obj: Json) -> list[str]:
@@ -191,7 +264,13 @@ def adopting(flavour: Flavour, old: Json | None, new: Json | None, readers: Mapp
 def watches(flavour: Flavour) -> Mapping[str, Source]:
     return {
         flavour.watch: Self(flavour.resource, indexes={"controller": controller_uid}),
-        "pods": Owned("pods", flavour.kind, flavour.group, orphans=partial(adopting, flavour)),
+        "pods": Owned(
+            "pods",
+            flavour.kind,
+            flavour.group,
+            orphans=partial(adopting, flavour),
+            tallies={"sorts": sort_of, "nodes": node_of},
+        ),
     }
 
 

@@ -6,19 +6,22 @@ Keys are `namespace/name` (or `name`). Mapping functions are pure; they see the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from kcp.base.values import frozen
+from kcp.client.cache.indexer import IndexFunction, Tally
 from kcp.controllers.effects import Planner
+from kcp.machinery import meta
 
 Json = dict[str, Any]
 Mapper = Callable[[Json | None, Json | None, "Mapping[str, Any]"], Sequence[str]]
 """(old, new, readers by watch name) -> keys. `old` is None for added, `new` is None for deleted objects."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Self:
     """The controller's own resource: each change queues the object itself."""
 
@@ -26,12 +29,12 @@ class Self:
     indexes: Mapping[str, Callable[[Json], Sequence[str]]] = {}
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Owned:
     """Objects controlled by the controller's own kind: a change queues the controlling owner, old and new.
 
     Adds index `owner`: the uid of the controlling owner, "" for orphans as `orphan:<namespace>`.
-    `orphans` maps an orphan (object without controller) to keys, for adoption.
+    `orphans` maps an orphan (object without controller) to keys, for adoption. `tallies` are counted by that index.
     """
 
     resource: str
@@ -39,9 +42,10 @@ class Owned:
     owner_group: str = ""
     orphans: Mapper | None = None
     indexes: Mapping[str, Callable[[Json], Sequence[str]]] = {}
+    tallies: Mapping[str, Callable[[Json], Hashable]] = {}
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Fan:
     """Any other resource: `keys` says what a change of it queues (nothing, by default: it is only read)."""
 
@@ -50,7 +54,7 @@ class Fan:
     indexes: Mapping[str, Callable[[Json], Sequence[str]]] = {}
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Everything:
     """Metadata of every listable resource, custom ones included; for the garbage collector and namespaces."""
 
@@ -59,7 +63,7 @@ class Everything:
     exclude: tuple[str, ...] = ("events", "events.events.k8s.io")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Timer:
     """Queue a fixed key every `period_s`."""
 
@@ -70,7 +74,27 @@ class Timer:
 Source = Self | Owned | Fan | Everything | Timer
 
 
-@attrs.frozen(slots=True)
+def owner_values(obj: Json) -> list[str]:
+    """Index `owner`: the uid of the controlling owner, or `orphan:<namespace>`."""
+    controller = meta.controller_of(obj)
+    return [controller["uid"]] if controller else [f"orphan:{meta.namespace(obj)}"]
+
+
+def indexes_of(source: Self | Owned | Fan, prefix: str) -> dict[str, IndexFunction]:
+    """The indexes that a source asks of its cache, under names of its controller's own."""
+    indexes = dict(source.indexes)
+    if isinstance(source, Owned):
+        indexes["owner"] = owner_values
+    return {prefix + name: function for name, function in indexes.items()}
+
+
+def tallies_of(source: Self | Owned | Fan, prefix: str) -> dict[str, Tally]:
+    """The tallies that a source asks of its cache, under names of its controller's own."""
+    tallies = source.tallies if isinstance(source, Owned) else {}
+    return {prefix + name: Tally(owner_values, of) for name, of in tallies.items()}
+
+
+@frozen
 class Controller:
     """One row of the table: a planner and what feeds it.
 

@@ -9,14 +9,26 @@ from collections.abc import Generator, Mapping
 from datetime import datetime
 from typing import Any
 
+from kcp.apis.semantics import pods as pod_facts
 from kcp.apis.semantics import taints as taint_facts
 from kcp.base.clock import microseconds
+from kcp.base.values import frozen
 from kcp.controllers import effects as fx
 from kcp.controllers.sources import Controller, Fan
 from kcp.machinery import meta
 from kcp.machinery.times import format_time
 
 Json = dict[str, Any]
+
+
+@frozen
+class Words:
+    """What an eviction says: by an Event, and in the condition DisruptionTarget."""
+
+    event: str
+    text: str
+    reason: str
+    message: str
 
 
 def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
@@ -41,7 +53,13 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
     if due_us > now_us:
         yield fx.RequeueAfter((due_us - now_us) / 1e6)
         return
-    yield from _evict(pod, env.now)
+    words = Words(
+        event="TaintManagerEviction",
+        text=f"Marking for deletion Pod {key}",
+        reason="DeletionByTaintManager",
+        message="Taint manager: deleting due to NoExecute taint",
+    )
+    yield from evict(pod, env.now, words)
 
 
 def no_execute(node: Json | None) -> list[Json]:
@@ -58,14 +76,15 @@ def _cancel(key: str, pod: Json | None, env: fx.Env) -> Generator[fx.Effect, fx.
         yield fx.Event(pod, "Normal", "TaintManagerEviction", f"Cancelling deletion of Pod {key}")
 
 
-def _evict(pod: Json, now: datetime) -> Generator[fx.Effect, fx.Outcome, None]:
+def evict(pod: Json, now: datetime, words: Words) -> Generator[fx.Effect, fx.Outcome, None]:
+    """Mark the pod and delete it; a memo of it ends."""
     namespace, name = meta.namespace(pod), meta.name(pod)
-    yield fx.Event(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {namespace}/{name}")
+    yield fx.Event(pod, "Normal", words.event, words.text)
     condition = {
         "type": "DisruptionTarget",
         "status": "True",
-        "reason": "DeletionByTaintManager",
-        "message": "Taint manager: deleting due to NoExecute taint",
+        "reason": words.reason,
+        "message": words.message,
         "lastTransitionTime": format_time(now),
         "observedGeneration": pod["metadata"].get("generation", 0),
     }
@@ -101,17 +120,12 @@ def tainted_node(old: Json | None, new: Json | None, readers: Mapping[str, Any])
     return [meta.key_of(pod) for pod in readers["pods"].index("node", meta.name(new))]
 
 
-def node_of(pod: Json) -> list[str]:
-    node = pod["spec"].get("nodeName")
-    return [node] if node else []
-
-
 CONTROLLER = Controller(
     name="taint-eviction-controller",
     identity="node-controller",
     plan=plan,
     watches={
-        "pods": Fan("pods", keys=touched_pod, indexes={"node": node_of}),
+        "pods": Fan("pods", keys=touched_pod, indexes={"node": pod_facts.node_names}),
         "nodes": Fan("nodes", keys=tainted_node),
     },
     workers=8,

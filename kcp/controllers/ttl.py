@@ -35,7 +35,7 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
     before = (env.memo or {}).get("step")
     if before is None:
         before = _step_of(meta.annotations(node).get(ANNOTATION))
-    step = next_step(before, len(view.nodes.list()))
+    step = next_step(before, view.nodes.count())
     if step != (env.memo or {}).get("step"):
         yield fx.Memo({"step": step})
     wanted = str(STEPS[step][2])

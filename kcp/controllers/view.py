@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 
+from kcp.base.values import frozen
 from kcp.controllers.effects import Reader
 
 Json = dict[str, Any]
@@ -19,31 +20,63 @@ class Indexed(Protocol):
 
     def list(self, namespace: str | None = None) -> Sequence[Json]: ...
 
+    def count(self) -> int: ...
+
     def index(self, name: str, value: str) -> Sequence[Json]: ...
 
+    def tally(self, name: str, value: str) -> Mapping[Hashable, int]: ...
 
-@attrs.frozen(slots=True)
+
+@attrs.define(slots=True)
+class Reads:
+    """The most objects that a reader of a view has handed out or counted at once. Whoever cares sets it back."""
+
+    objects: int = 0
+
+    def note(self, objects: int) -> None:
+        if objects > self.objects:
+            self.objects = objects
+
+
+@frozen
 class IndexReader:
     """A Reader over one Indexer. Index names are prefixed by their controller, since indexers are shared."""
 
     source: Indexed
     prefix: str
+    reads: Reads = attrs.field(factory=Reads)
 
     def get(self, key: str) -> Json | None:
         return self.source.get(key)
 
     def list(self, namespace: str | None = None) -> Sequence[Json]:
-        return self.source.list(namespace)
+        found = self.source.list(namespace)
+        self.reads.note(len(found))
+        return found
+
+    def count(self) -> int:
+        return self.source.count()
 
     def index(self, name: str, value: str) -> Sequence[Json]:
-        return self.source.index(self.prefix + name, value)
+        found = self.source.index(self.prefix + name, value)
+        self.reads.note(len(found))
+        return found
+
+    def tally(self, name: str, value: str) -> Mapping[Hashable, int]:
+        counts = self.source.tally(self.prefix + name, value)
+        self.reads.note(sum(counts.values()))
+        return counts
 
 
-@attrs.frozen(slots=True)
+def _by_resource(readers: Mapping[str, IndexReader]) -> Mapping[str, IndexReader]:
+    return dict(sorted(readers.items()))
+
+
+@frozen
 class ManyReader:
     """A Reader over the indexers of many resources, for what watches everything. Keys are not unique across them."""
 
-    readers: Mapping[str, IndexReader]
+    readers: Mapping[str, IndexReader] = attrs.field(converter=_by_resource)
 
     def get(self, key: str) -> Json | None:
         """By `resource/namespace/name` (the namespace empty for cluster-scoped objects)."""
@@ -52,10 +85,18 @@ class ManyReader:
         return reader.get(rest.lstrip("/")) if reader else None
 
     def list(self, namespace: str | None = None) -> Sequence[Json]:
-        return [obj for resource in sorted(self.readers) for obj in self.readers[resource].list(namespace)]
+        return [obj for reader in self.readers.values() for obj in reader.list(namespace)]
+
+    def count(self) -> int:
+        return sum(reader.count() for reader in self.readers.values())
 
     def index(self, name: str, value: str) -> Sequence[Json]:
-        return [obj for resource in sorted(self.readers) for obj in self.readers[resource].index(name, value)]
+        found: list[Json] = []
+        for reader in self.readers.values():
+            if some := reader.source.index(reader.prefix + name, value):
+                found += some
+                reader.reads.note(len(some))
+        return found
 
 
 class Readers:

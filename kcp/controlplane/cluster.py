@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
@@ -29,17 +29,22 @@ from kcp.api.auth.protocol import ALL_AUTHENTICATED, UserInfo
 from kcp.api.auth.service_account import ServiceAccountTokens, SigningKey, TokenIssuer
 from kcp.api.auth.setup import live_objects, setup
 from kcp.api.context import Server, ServerSettings
+from kcp.api.filters.audit import Trail
+from kcp.api.filters.authorization import AUDIT
 from kcp.api.watch_cache import WatchCaches
-from kcp.apis.catalog import build_catalog
+from kcp.apis.catalog import POD_GROUPS, build_catalog
 from kcp.apis.kind import Catalog
+from kcp.base.background import Background
 from kcp.base.backoff import Backoff
 from kcp.base.certs import Authority, generate_key, private_key_pem
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.base.settings import host_name
 from kcp.base.tasks import restart_with_backoff
+from kcp.base.values import frozen
 from kcp.client.cache.shared_informer import InformerFactory
 from kcp.client.client import Client
+from kcp.client.mapper import CatalogMapper
 from kcp.client.recorder import EventRecorder
 from kcp.client.transport import InProcessTransport, Transport
 from kcp.client.workqueue.rate_limiting import RateLimitingQueue, controller_rate_limiter
@@ -54,13 +59,16 @@ from kcp.controlplane.kube_scheduler import event_writer
 from kcp.controlplane.providers import providers
 from kcp.controlplane.sink import LogSink
 from kcp.controlplane.token_tracking import TokenTracking
-from kcp.node.fleet import Fleet, NodeSpec, recorders
 from kcp.scheduler.profiles import Configuration
 from kcp.scheduler.scheduler import Scheduler
 from kcp.store.log import DECISIONS_PER_LIFE
 from kcp.store.protocol import Input, Store
 from kcp.wire.http import Handler
 from kcp.wire.server import address
+
+if TYPE_CHECKING:
+    from kcp.node.fleet import Fleet, NodeSpec
+    from kcp.node.runtime.sim import Programs
 
 Json = dict[str, Any]
 log = structlog.get_logger()
@@ -101,7 +109,7 @@ def node_identity(name: str) -> UserInfo:
     return UserInfo(f"system:node:{name}", groups=("system:nodes", ALL_AUTHENTICATED))
 
 
-@attrs.frozen
+@frozen
 class ClusterOptions:
     """What a cluster is made of. Empty keys and certificates mean: made up on the spot, from the entropy."""
 
@@ -114,9 +122,15 @@ class ClusterOptions:
     node_cpu: str = "4"
     node_memory: str = "16Gi"
     node_pods: int = 110
+    machines: tuple[NodeSpec, ...] | None = None
+    """The simulated nodes one by one, instead of `nodes` equal ones."""
+    programs: Programs | None = None
+    """What containers on simulated nodes do; None: what their commands tell."""
     controllers: tuple[Controller, ...] = CONTROLLERS
     scheduler: bool = True
     scheduler_configuration: Configuration = attrs.field(factory=Configuration)
+    alpha_versions: frozenset[str] = frozenset()
+    """API versions that are served beside the stable ones."""
     controller_settings: Mapping[str, Mapping[str, Any]] = {}
     election: Election | None = None
     """Makes this one of several daemons on the log; None: it is alone there, and every component just runs."""
@@ -124,13 +138,25 @@ class ClusterOptions:
     """HOST:PORT where the other daemons reach this one; empty means where everybody does."""
     host: str = ""
     """The machine's name among the daemons; empty: what it calls itself."""
+    audit: Trail | None = None
+    """Where requests are told to; whoever gives it runs its log."""
     sealing: Callable[[], Awaitable[None]] | None = None
     """Moves old events out of the hot table, in one daemon at a time."""
     wrap_transport: Callable[[InProcessTransport], Transport] = lambda transport: transport
     """Puts something between every component and the API: where a simulation lets requests and watches fail."""
 
+    @property
+    def alpha(self) -> frozenset[str]:
+        """The alpha versions to serve: those asked for, and what the scheduler's plugins look at."""
+        gangs = self.scheduler_configuration.schedules_gangs
+        return self.alpha_versions | ({POD_GROUPS} if gangs else frozenset())
+
     def node_specs(self) -> list[NodeSpec]:
-        """node-1, node-2, … of equal size."""
+        """Those given, or node-1, node-2, … of equal size."""
+        if self.machines is not None:
+            return list(self.machines)
+        from kcp.node.fleet import NodeSpec
+
         width = len(str(self.nodes))
         return [
             NodeSpec(
@@ -161,16 +187,22 @@ class Cluster:
     fleet: Fleet | None = None
     api_servers: ApiServers | None = attrs.field(init=False)
     """The daemons on this log; None when there is but one."""
+    mapper: CatalogMapper = attrs.field(init=False)
+    """One for all clients: thousands of nodes have one each."""
+    background: Background = attrs.field(init=False)
+    """Events, and what pods do on simulated nodes, give way to requests from outside and to scheduling."""
     _components: dict[str, anyio.CancelScope] = attrs.field(factory=dict)
     _streams: dict[str, int] = attrs.field(factory=dict)
 
     @classmethod
     def build(cls, store: Store, clock: Clock, entropy: Entropy, options: ClusterOptions) -> Cluster:
-        catalog = build_catalog()
+        catalog = build_catalog(options.alpha)
         server = build_server(store, clock, entropy, catalog, options)
         return cls(store, clock, entropy, options, catalog, server, app.build(server), LogSink(store))
 
     def __attrs_post_init__(self) -> None:
+        self.mapper = CatalogMapper(self.catalog)
+        self.background = Background(self.clock, self._is_busy)
         self.informers = self._new_informers()
         self.api_servers = self._api_servers()
         authority = self.options.authority or Authority.create(
@@ -179,6 +211,12 @@ class Cluster:
         self.externals = providers(authority, self.server.extras["token_issuer"].key)
         self.scheduler_seed = self.entropy.stream("scheduler").below(2**63)
 
+    def _is_busy(self) -> bool:
+        in_flight = self.server.extras["in_flight"]
+        if in_flight.writing or in_flight.reading:
+            return True
+        return self.scheduler is not None and self.scheduler.busy
+
     def _new_informers(self) -> InformerFactory:
         client = self.client(CONTROLLER_MANAGER, "kube-controller-manager")
         return InformerFactory(client, clock=self.clock, entropy=self._stream("informers"))
@@ -186,7 +224,7 @@ class Cluster:
     def client(self, user: UserInfo, user_agent: str = "kcp", turn: Turn = ALONE) -> Client:
         """A client with that identity, through the same door as everyone; its writes hold while the turn does."""
         transport = InProcessTransport(self.handler, user, user_agent)
-        return Client(self.options.wrap_transport(transport), self.catalog, fence=turn.fence)
+        return Client(self.options.wrap_transport(transport), self.mapper, fence=turn.fence)
 
     def _api_servers(self) -> ApiServers | None:
         if self.options.election is None:
@@ -249,7 +287,7 @@ class Cluster:
             self._note_start()
         if self.options.scheduler:
             parts.append(("kube-scheduler", self._run_scheduler))
-        if self.options.nodes:
+        if self.options.machines is not None or self.options.nodes:
             parts.append(("simulated-nodes", self._run_nodes))
         if self.options.sealing is not None:
             parts.append(("sealing", self._run_sealing))
@@ -271,6 +309,7 @@ class Cluster:
             linger_s=0.5,
             clock=self.clock,
             entropy=self._stream("default-scheduler"),
+            background=self.background,
         )
 
         rows = self.scheduler.rows if self.scheduler is not None else {}
@@ -301,6 +340,10 @@ class Cluster:
 
     async def _run_nodes(self, started: anyio.Event, turn: Turn) -> None:
         """The simulated nodes: each acts under its own identity, all follow one watch."""
+        from kcp.node.fleet import Fleet, recorders  # a process without nodes does without the code too
+        from kcp.node.renewals import Renewals
+        from kcp.node.runtime.sim import default_program
+
         client = self.client(SIMULATED_NODES, "kcp-simulated-nodes", turn)
         entropy = self._stream("nodes")
         informers = InformerFactory(client, clock=self.clock, entropy=entropy.stream("informers"))
@@ -312,9 +355,12 @@ class Cluster:
             client_for=client_for,
             pods=informers.informer("pods"),
             nodes=informers.informer("nodes"),
-            recorder_for=recorders(client_for, self.clock, entropy),
+            recorder_for=recorders(client_for, self.clock, entropy, self.background),
             clock=self.clock,
             entropy=entropy,
+            programs=self.options.programs or default_program,
+            background=self.background,
+            renewals=Renewals(client, node_identity),
         )
         self.server.extras["pod_logs"] = fleet.logs
         try:
@@ -398,7 +444,11 @@ class Cluster:
 
     def _recorder(self, user: UserInfo, component: str, turn: Turn) -> EventRecorder:
         return EventRecorder(
-            self.client(user, component, turn), component, clock=self.clock, entropy=self._stream(component)
+            self.client(user, component, turn),
+            component,
+            clock=self.clock,
+            entropy=self._stream(component),
+            background=self.background,
         )
 
     def resources(self) -> list[Json]:
@@ -474,6 +524,7 @@ def build_server(
         audiences=settings.api_audiences,
         anonymous=settings.anonymous_auth,
     )
+    audit = {} if options.audit is None else {AUDIT: options.audit}
     return Server(
         store=store,
         catalog=catalog,
@@ -487,5 +538,5 @@ def build_server(
         authenticator=auth.authenticator,
         authorizer=auth.authorizer,
         settings=settings,
-        extras={"rbac": auth.rbac, "token_issuer": issuer, "token_tracking": tracking},
+        extras={"rbac": auth.rbac, "token_issuer": issuer, "token_tracking": tracking, **audit},
     )

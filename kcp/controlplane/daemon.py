@@ -38,6 +38,7 @@ from kcp.wire.server import ServerTls, address, bind, primary_address, serve
 
 log = structlog.get_logger()
 START_TIMEOUT_S = 60.0
+START_TIMEOUT_PER_NODE_S = 0.03
 APART = (
     ("controllers", "controller-manager", CONTROLLER_MANAGER.name),
     ("scheduler", "scheduler", SCHEDULER.name),
@@ -76,6 +77,7 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
         )
         keys = await _keys(data_dir, host, settings, store, clock, entropy)
         options = _options(settings, keys, host, port, entropy)
+        options = attrs.evolve(options, audit=settings.audit(clock))
         if policy is not None:
             sealing = partial(keep_sealing, store, settings.store_url, clock, policy)
             options = attrs.evolve(options, sealing=sealing)
@@ -95,6 +97,8 @@ async def run(settings: DaemonSettings, on_ready: Callable[[Ready], None]) -> No
 
     async with anyio.create_task_group() as group:
         with anyio.CancelScope() as serving:
+            if options.audit is not None:
+                group.start_soon(options.audit.log.run)
             await group.start(_stop_on_signal, serving, cluster)
             await _start(group, cluster)
             certificate, key = keys.serving_paths
@@ -121,11 +125,14 @@ def _write_component_kubeconfigs(
 
 async def _start(group: TaskGroup, cluster: Cluster) -> None:
     """Raises StoreError when the database went away meanwhile, or everything takes too long."""
+    options = cluster.options
+    nodes = options.nodes if options.machines is None else len(options.machines)
+    limit_s = START_TIMEOUT_S + START_TIMEOUT_PER_NODE_S * nodes
     try:
-        with anyio.fail_after(START_TIMEOUT_S):
+        with anyio.fail_after(limit_s):
             await group.start(cluster.run)
     except* TimeoutError:
-        raise StoreError(f"the control plane did not start within {START_TIMEOUT_S:g} s") from None
+        raise StoreError(f"the control plane did not start within {limit_s:g} s") from None
     except* ServiceUnavailable as refused:
         why: BaseException = refused
         while isinstance(why, BaseExceptionGroup):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import attrs
-
+from kcp.api.audit.log import MIB, AuditLog, Place
+from kcp.api.audit.policy import EVERYTHING, read
+from kcp.api.filters.audit import Trail
+from kcp.apis.catalog import ALPHA_VERSIONS
+from kcp.base.clock import Clock
 from kcp.base.settings import setting
+from kcp.base.values import frozen
 from kcp.store import parquet
 from kcp.store.open import is_postgres
 from kcp.store.seal import Policy
@@ -16,7 +20,7 @@ MAX_PORT = 65535
 COMPONENTS = ("api", "controllers", "scheduler", "nodes")
 
 
-@attrs.frozen
+@frozen
 class DaemonSettings:
     """One daemon. Units are in the names."""
 
@@ -37,6 +41,9 @@ class DaemonSettings:
     scheduler_config: str = setting(
         "", "File with a KubeSchedulerConfiguration (v1); empty means the default profile."
     )
+    runtime_config: str = setting(
+        "", "Alpha API versions to serve, as in scheduling.k8s.io/v1alpha2=true; commas between them."
+    )
     service_cidr: str = setting("10.96.0.0/16", "Range of cluster IPs.")
     api_history_s: float = setting(
         300.0, "Seconds for which the API serves old revisions; SQL sees all of them."
@@ -52,8 +59,39 @@ class DaemonSettings:
         "",
         "Folder of the sealed files; empty means `archive` beside the log. Daemons on one PostgreSQL need one that all of them see.",
     )
+    audit_log: str = setting("", "File to tell requests to, one audit.k8s.io/v1 Event a line; - is stdout.")
+    audit_policy: str = setting(
+        "", "File with an audit.k8s.io/v1 Policy; empty means the metadata of every request, once answered."
+    )
+    audit_log_max_mib: int = setting(100, "Size at which the audit log's file is turned over; 0: never.")
+    audit_log_backups: int = setting(10, "How many full files of the audit log are kept; 0: all.")
     log_level: str = setting("warning", "debug, info, warning or error.")
     log_format: str = setting("console", "console or json.")
+
+    @property
+    def alpha_versions(self) -> frozenset[str]:
+        """What `runtime_config` switches on. Raises ValueError for a version that cannot be switched."""
+        found = set()
+        for part in filter(None, (part.strip() for part in self.runtime_config.split(","))):
+            version, _, value = part.partition("=")
+            if version not in ALPHA_VERSIONS or value not in ("", "true", "false"):
+                choice = ", ".join(f"{name}=true" for name in ALPHA_VERSIONS)
+                raise ValueError(f"--runtime-config cannot switch {part!r}: expected some of {choice}")
+            if value != "false":
+                found.add(version)
+        return frozenset(found)
+
+    def audit(self, clock: Clock) -> Trail | None:
+        """The audit log, its file made; None when there is to be none. Raises ValueError or OSError."""
+        if not self.audit_log:
+            if self.audit_policy:
+                raise ValueError("--audit-policy says what to tell: it needs --audit-log")
+            return None
+        policy = read(self.audit_policy) if self.audit_policy else EVERYTHING
+        place = Place(self.audit_log, self.audit_log_max_mib * MIB, self.audit_log_backups)
+        log = AuditLog(place, clock)
+        log.open()
+        return Trail(policy, log)
 
     @property
     def parts(self) -> frozenset[str]:

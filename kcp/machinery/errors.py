@@ -151,10 +151,17 @@ def unsupported(field: str, value: Any, supported: Sequence[str]) -> FieldError:
     return FieldError("Unsupported value", field, value, detail)
 
 
+def aggregate(errors: Sequence[FieldError]) -> str:
+    """Several errors as one text: in brackets, equal texts once."""
+    texts = list(dict.fromkeys(map(str, errors)))
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+
+
 class ApiError(Exception):
     """Any failure that a client sees as a metav1.Status.
 
-    `details` holds name, group, kind, uid, causes, retryAfterSeconds as the Status carries them.
+    `details` holds name, group, kind, uid, causes, retryAfterSeconds as the Status carries them; given empty, they
+    show as `{}`, as where Kubernetes answers for the HTTP server.
     """
 
     code: ClassVar[int] = 500
@@ -164,6 +171,7 @@ class ApiError(Exception):
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = details or {}
+        self.has_details = details is not None
         self.metadata: dict[str, Any] = {}
 
     @property
@@ -185,7 +193,7 @@ class ApiError(Exception):
         }
         if self.reason:
             status["reason"] = self.reason
-        if self.details:
+        if self.details or self.has_details:
             status["details"] = self.details
         status["code"] = self.code
         return status
@@ -241,7 +249,7 @@ class NotFound(ApiError):
     @classmethod
     def path(cls) -> NotFound:
         """For a path that no API serves; kubectl prints exactly this text."""
-        return cls("the server could not find the requested resource")
+        return cls("the server could not find the requested resource", details={})
 
 
 class MethodNotAllowed(ApiError):
@@ -256,7 +264,7 @@ class MethodNotAllowed(ApiError):
 
     @classmethod
     def http(cls) -> MethodNotAllowed:
-        return cls("the server does not allow this method on the requested resource")
+        return cls("the server does not allow this method on the requested resource", details={})
 
 
 class NotAcceptable(ApiError):
@@ -325,10 +333,8 @@ class Invalid(ApiError):
     @classmethod
     def of(cls, group: str, kind: str, name: str, errors: Sequence[FieldError]) -> Invalid:
         """`Pod "x" is invalid: …`; several errors are put in brackets, equal texts appear once."""
-        texts = list(dict.fromkeys(str(error) for error in errors))
-        joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
         qualified = f"{kind}.{group}" if group else kind
-        message = f"{qualified} {go_quote(name)} is invalid: {joined}"
+        message = f"{qualified} {go_quote(name)} is invalid: {aggregate(errors)}"
         details = _named(group, kind, name)
         details["causes"] = [error.cause() for error in errors]
         return cls(message, details=details)
@@ -405,5 +411,6 @@ def from_status(status: dict[str, Any], code: int = 0) -> ApiError:
     Exception.__init__(error, status.get("message", ""))
     error.message = status.get("message", "")
     error.details = status.get("details") or {}
+    error.has_details = status.get("details") is not None
     error.metadata = status.get("metadata") or {}
     return error

@@ -34,6 +34,8 @@ Json = dict[str, Any]
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
+STANDARD_FINALIZERS = frozenset({"kubernetes", ORPHAN, FOREGROUND})
+"""The finalizers that need no domain."""
 ANNOTATIONS_MAX_BYTES = 256 * 1024
 FIELD_MANAGER_MAX = 128
 SUBRESOURCE_NAME_MAX = 256
@@ -273,6 +275,22 @@ def validate_finalizers(entries: Sequence[str] | None, path: str) -> list[FieldE
     if ORPHAN in entries and FOREGROUND in entries:
         errors.append(invalid(path, list(entries), f"finalizer {ORPHAN} and {FOREGROUND} cannot be both set"))
     return errors
+
+
+def kube_finalizer_faults(name: str) -> list[str]:
+    """What Kubernetes' own kinds ask of a finalizer besides its syntax: a name without a slash is one of the three known."""
+    if "/" in name or name in STANDARD_FINALIZERS:
+        return []
+    return ["name is neither a standard finalizer name nor is it fully qualified"]
+
+
+def validate_kube_finalizers(entries: Sequence[str] | None, path: str) -> list[FieldError]:
+    """Source: k8s v1.36 pkg/apis/core/validation/validation.go ValidateObjectMeta and ValidateObjectMetaUpdate."""
+    return [
+        invalid(f"{path}[{i}]", entry, fault)
+        for i, entry in enumerate(entries or ())
+        for fault in kube_finalizer_faults(entry)
+    ]
 
 
 def validate_no_new_finalizers(new: Sequence[str], old: Sequence[str], path: str) -> list[FieldError]:

@@ -24,6 +24,7 @@ from kcp.node.heartbeat import LeaseKeeper, StatusReporter
 from kcp.node.images import ImageManager
 from kcp.node.node_status import EVENTS, PRESSURES, Machine, NodeSpec
 from kcp.node.pod_worker import PodWorker
+from kcp.node.renewals import Renewals
 from kcp.node.runtime.protocol import Image, Runtime
 from kcp.node.status_writer import StatusCell
 from kcp.node.timers import Timers
@@ -52,6 +53,8 @@ class Services:
     status_loop: WorkLoop
     node_loop: WorkLoop
     lease_loop: WorkLoop
+    renewals: Renewals | None = None
+    """Renews the Leases of all nodes together; None: each node renews its own."""
 
 
 class NodeAgent:

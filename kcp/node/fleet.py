@@ -17,16 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
-import attrs
 import structlog
 
 from kcp.apis.semantics import nodes as node_semantics
+from kcp.base.background import Background
 from kcp.base.backoff import Backoff
 from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.base.ipam import AlreadyAllocated, OutOfRange, RangeFull, SubnetRange
 from kcp.base.settings import setting
 from kcp.base.tasks import restart_with_backoff
+from kcp.base.values import frozen
 from kcp.client.cache.shared_informer import SharedInformer
 from kcp.client.client import Client
 from kcp.client.recorder import EventRecorder
@@ -35,6 +36,7 @@ from kcp.node import logs
 from kcp.node.addresses import AddressPool
 from kcp.node.agent import NodeAgent, Services
 from kcp.node.node_status import Machine, NodeSpec
+from kcp.node.renewals import Renewals
 from kcp.node.runtime.protocol import Runtime
 from kcp.node.runtime.sim import Programs, SimRuntime, default_program
 from kcp.node.timers import Timers
@@ -52,7 +54,7 @@ SPARE_ADDRESSES = 16
 """How many pod addresses a node has beyond its pods, so that one that was freed rests for a while."""
 
 
-@attrs.frozen
+@frozen
 class FleetSettings:
     """How many requests are under way at once, and where addresses come from."""
 
@@ -91,7 +93,13 @@ class Fleet:
         entropy: Entropy,
         settings: FleetSettings | None = None,
         programs: Programs = default_program,
+        background: Background | None = None,
+        renewals: Renewals | None = None,
     ) -> None:
+        """`background`: what pods do gives way to what is asked for now; the nodes' signs of life do not.
+
+        `renewals`: where the Leases of all nodes can be renewed together.
+        """
         self.settings = settings or FleetSettings()
         self.agents: dict[str, NodeAgent] = {}
         self._client_for = client_for
@@ -105,10 +113,11 @@ class Fleet:
             clock=clock,
             entropy=entropy.stream("fleet"),
             timers=Timers(clock),
-            pod_loop=WorkLoop("pods", self.settings.pod_tasks),
-            status_loop=WorkLoop("pod statuses", self.settings.status_tasks),
+            pod_loop=WorkLoop("pods", self.settings.pod_tasks, background),
+            status_loop=WorkLoop("pod statuses", self.settings.status_tasks, background),
             node_loop=WorkLoop("node statuses", self.settings.node_tasks),
             lease_loop=WorkLoop("leases", self.settings.lease_tasks),
+            renewals=renewals,
         )
         self._node_addresses = AddressPool(self.settings.node_cidr)
         self._subnets: dict[int, SubnetRange] = {}
@@ -305,7 +314,12 @@ class Fleet:
 
 
 def fleet_recorder(
-    client: Client, name: str, clock: Clock, entropy: Entropy, turns: anyio.Semaphore
+    client: Client,
+    name: str,
+    clock: Clock,
+    entropy: Entropy,
+    turns: anyio.Semaphore,
+    background: Background | None = None,
 ) -> EventRecorder:
     """The recorder of one node: component kubelet, host its name."""
     return EventRecorder(
@@ -316,16 +330,21 @@ def fleet_recorder(
         entropy=entropy,
         linger_s=EVENT_LINGER_S,
         turns=turns,
+        background=background,
     )
 
 
 def recorders(
-    client_for: Callable[[str], Client], clock: Clock, entropy: Entropy
+    client_for: Callable[[str], Client],
+    clock: Clock,
+    entropy: Entropy,
+    background: Background | None = None,
 ) -> Callable[[str], EventRecorder]:
     """A `recorder_for` over the nodes' own clients. Few of them write at a time."""
     turns = anyio.Semaphore(EVENT_WRITERS)
 
     def recorder_for(name: str) -> EventRecorder:
-        return fleet_recorder(client_for(name), name, clock, entropy.stream(f"events/{name}"), turns)
+        its = entropy.stream(f"events/{name}")
+        return fleet_recorder(client_for(name), name, clock, its, turns, background)
 
     return recorder_for

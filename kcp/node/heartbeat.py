@@ -54,35 +54,49 @@ class LeaseKeeper:
     async def step(self) -> None:
         if self.agent.silent:
             return
-        try:
-            await self._renew(self.agent.services.clock.now())
-        except ApiError as error:
-            log.debug("node lease not renewed", node=self.agent.spec.name, error=str(error))
-            self.failed = True
-            if isinstance(error, (Conflict, NotFound)):
-                self.lease = None
-            self._later(self.agent.services.entropy.jitter(RETRY_S, 1.0))
+        together = self.agent.services.renewals
+        if together is not None and self.lease is not None:
+            together.add(self)
             return
+        try:
+            lease = await self._renew(self.agent.services.clock.now())
+        except ApiError as error:
+            self.not_renewed(error)
         except Exception:
-            self._later(RENEW_S)
+            self.try_later()
             raise
+        else:
+            self.renewed(lease)
+
+    def renewed(self, lease: Json) -> None:
+        """The server has this version now."""
+        self.lease = lease
         if self.failed:
             self.failed = False
             self.agent.reporter.start()
         self._later(self.agent.services.entropy.jitter(RENEW_S, RENEW_JITTER))
 
-    async def _renew(self, now: datetime) -> None:
+    def not_renewed(self, error: ApiError) -> None:
+        log.debug("node lease not renewed", node=self.agent.spec.name, error=str(error))
+        self.failed = True
+        if isinstance(error, (Conflict, NotFound)):
+            self.lease = None
+        self._later(self.agent.services.entropy.jitter(RETRY_S, 1.0))
+
+    def try_later(self) -> None:
+        self._later(RENEW_S)
+
+    async def _renew(self, now: datetime) -> Json:
         client, name = self.agent.client, self.agent.spec.name
         if self.lease is None:
             try:
                 self.lease = await client.get(LEASES, name, LEASE_NAMESPACE)
             except NotFound:
-                self.lease = (await client.create(LEASES, self._new(now), LEASE_NAMESPACE)).object
-                return
+                return (await client.create(LEASES, self._new(now), LEASE_NAMESPACE)).object
         lease = self.lease
         spec = {**lease["spec"], "holderIdentity": name, "renewTime": format_micro_time(now)}
         renewed = {**lease, "metadata": dict(lease["metadata"]), "spec": spec}
-        self.lease = (await client.update(LEASES, renewed)).object
+        return (await client.update(LEASES, renewed)).object
 
     def _new(self, now: datetime) -> Json:
         name = self.agent.spec.name

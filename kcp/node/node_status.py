@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kcp.apis.core.resources import is_extended
+from kcp.apis.semantics.declared_features import CPU_RESIZE, RESTART_ALL
 from kcp.base.values import frozen
 from kcp.node.runtime.protocol import Image, Version
 
@@ -16,6 +17,8 @@ Json = dict[str, Any]
 KUBELET_VERSION = "v1.36.2"
 KUBELET_PORT = 10250
 MAX_IMAGES = 50
+DECLARED_FEATURES = (CPU_RESIZE, RESTART_ALL)
+"""What these nodes can do that not every kubelet can."""
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 PRESSURE_ANNOTATIONS = {
     "sim.kcp/memory-pressure": "MemoryPressure",
@@ -144,6 +147,7 @@ def node_status(
         "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}},
         "nodeInfo": _node_info(machine),
         "features": {"supplementalGroupsPolicy": True},
+        "declaredFeatures": list(DECLARED_FEATURES),
     }
     if images:
         largest = sorted(images, key=lambda image: -image.size_bytes)[:MAX_IMAGES]

@@ -17,7 +17,7 @@ import attrs
 
 from kcp.apis.semantics import pods
 from kcp.machinery.times import format_go_duration, parse_time
-from kcp.node import environment, resize
+from kcp.node import devices, environment, resize
 from kcp.node.container_status import Views, Waiting
 from kcp.node.environment import ConfigError
 from kcp.node.images import ImageError, Tell
@@ -261,9 +261,10 @@ class PodWorker:
         return went_on
 
     async def _make_sandbox(self, attempt: int, status: PodStatus) -> bool:
+        if self.pod["spec"].get("resourceClaims") and not await devices.ready(self):
+            return False
         if status.sandboxes:
-            text = "Pod sandbox changed, it will be killed and re-created."
-            self.event("Normal", "SandboxChanged", text)
+            self.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
             await self.agent.runtime.stop_pod_sandbox(status.sandboxes[0].id)
         try:
             await self.agent.runtime.run_pod_sandbox(SandboxConfig(self.pod, attempt))

@@ -17,6 +17,8 @@ import anyio
 import anyio.lowlevel
 import structlog
 
+from kcp.base.background import Background
+
 log = structlog.get_logger()
 _STEPS_BETWEEN_YIELDS = 8
 
@@ -32,11 +34,15 @@ class Steps(Protocol):
 
 
 class WorkLoop:
-    """First come, first served. The number of waiting items is bounded by the number of items there are."""
+    """First come, first served. The number of waiting items is bounded by the number of items there are.
 
-    def __init__(self, name: str, tasks: int) -> None:
+    With `background` steps give way to what cannot wait.
+    """
+
+    def __init__(self, name: str, tasks: int, background: Background | None = None) -> None:
         self.name = name
         self._tasks = tasks
+        self._background = background
         self._ready: deque[Steps] = deque()
         self._idle: deque[anyio.Event] = deque()
 
@@ -59,13 +65,14 @@ class WorkLoop:
                 group.start_soon(self._run_one)
 
     async def _run_one(self) -> None:
-        steps = 0
         while True:
             while self._ready:
-                await self._step(self._ready.popleft())
-                steps += 1
-                if steps % _STEPS_BETWEEN_YIELDS == 0:
-                    await anyio.lowlevel.checkpoint()
+                if self._background is None:
+                    await self._step_some()
+                else:
+                    started_s = await self._background.enter()
+                    await self._step_some()
+                    self._background.leave(started_s)
             woken = anyio.Event()
             self._idle.append(woken)
             try:
@@ -73,6 +80,14 @@ class WorkLoop:
             except BaseException:
                 self._hand_on(woken)
                 raise
+
+    async def _step_some(self) -> None:
+        steps = 0
+        while self._ready and steps < _STEPS_BETWEEN_YIELDS:
+            await self._step(self._ready.popleft())
+            steps += 1
+        if steps == _STEPS_BETWEEN_YIELDS:
+            await anyio.lowlevel.checkpoint()
 
     def _hand_on(self, woken: anyio.Event) -> None:
         """A task that ends gives its wake-up to another one."""

@@ -36,7 +36,7 @@ def report(incident: Incident, divergence: Divergence, code_changed: bool) -> st
     ]
     if divergence.error:
         return "\n".join([*lines, f"  the planner raised {divergence.error}"])
-    lines += side_by_side(_lines(divergence.recorded), _lines(divergence.ours))
+    lines += side_by_side(effect_lines(divergence.recorded), effect_lines(divergence.ours))
     lines += [f"  {change}" for change in object_changes(incident, divergence)]
     return "\n".join(lines)
 
@@ -142,14 +142,15 @@ def _because(incident: Incident, frontier: dict[str, int]) -> str:
     return f"rv {event.rv} {event.op.name} {event.key} by {cause.actor.username}{via}"
 
 
-def _lines(effect: Json | None) -> list[str]:
+def effect_lines(effect: Json | None) -> list[str]:
+    """What an effect does, for people."""
     if effect is None:
         return ["(nothing)"]
     target = "/".join(str(effect[f]) for f in ("resource", "namespace", "name") if effect.get(f))
     head = f"{effect['kind']} {target or effect.get('generateName', '')}".strip()
     lines = [head]
     if effect["kind"] == "All":
-        lines += [f"  {_lines(part)[0]}" for part in effect["effects"][:8]]
+        lines += [f"  {effect_lines(part)[0]}" for part in effect["effects"][:8]]
         if len(effect["effects"]) > 8:
             lines.append(f"  … {len(effect['effects'])} in all")
     lines += [
@@ -160,8 +161,10 @@ def _lines(effect: Json | None) -> list[str]:
     return lines
 
 
-def side_by_side(left: list[str], right: list[str]) -> list[str]:
-    rows = [("recorded", "now"), ("-" * WIDTH, "-" * WIDTH)]
+def side_by_side(
+    left: list[str], right: list[str], titles: tuple[str, str] = ("recorded", "now")
+) -> list[str]:
+    rows = [titles, ("-" * WIDTH, "-" * WIDTH)]
     for index in range(max(len(left), len(right))):
         rows.append((left[index] if index < len(left) else "", right[index] if index < len(right) else ""))
     return [f"  {a[:WIDTH].ljust(WIDTH)} | {b[:WIDTH]}".rstrip() for a, b in rows]

@@ -16,11 +16,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import attrs
-
-from kcp.client.cache.indexer import Indexer, IndexFunction
-from kcp.controllers.driver import owner_values
-from kcp.controllers.sources import Controller, Everything, Owned, Timer
+from kcp.base.values import frozen
+from kcp.client.cache.indexer import Indexer, IndexFunction, Tally
+from kcp.controllers.sources import Controller, Everything, Timer, indexes_of, tallies_of
 from kcp.controllers.view import IndexReader, ManyReader, Readers
 from kcp.store.protocol import Event, Op, Record
 from kcp.store.redaction import is_purged
@@ -49,7 +47,7 @@ class Events(Protocol):
     def base(self) -> Iterable[Record]: ...
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Step:
     """One event as a cache sees it: the object afterwards, None when it is gone."""
 
@@ -67,7 +65,7 @@ def _step_rv(step: Step) -> int:
     return step.rv
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Page:
     """PAGE_REVISIONS revisions of the log."""
 
@@ -75,7 +73,7 @@ class _Page:
     steps: Mapping[str, Sequence[Step]]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Undo:
     rv: int
     key: str
@@ -244,7 +242,7 @@ class Log:
         return _Page(events, steps)
 
 
-@attrs.frozen
+@frozen
 class _Written(Mapping[int, Record]):
     log: Log
 
@@ -261,7 +259,7 @@ class _Written(Mapping[int, Record]):
         return sum(1 for _ in self)
 
 
-@attrs.frozen
+@frozen
 class _Steps(Mapping[str, Sequence[Step]]):
     log: Log
 
@@ -293,20 +291,27 @@ class Caches:
             prefix = f"{controller.name}/{name}/"
             if isinstance(source, Everything):
                 watched = [r["resource"] for r in resources if {"list", "watch", "delete"} <= set(r["verbs"])]
-                parts = {
-                    r: self._reader(r, source.indexes, prefix) for r in watched if r not in source.exclude
-                }
+                indexes = {prefix + index: function for index, function in source.indexes.items()}
+                parts = {r: self._reader(r, prefix, indexes) for r in watched if r not in source.exclude}
                 readers[name] = ManyReader(parts)
             else:
-                owner = {"owner": owner_values} if isinstance(source, Owned) else {}
-                readers[name] = self._reader(source.resource, {**source.indexes, **owner}, prefix)
+                readers[name] = self._reader(
+                    source.resource, prefix, indexes_of(source, prefix), tallies_of(source, prefix)
+                )
         self.view = Readers(readers)
 
-    def _reader(self, resource: str, indexes: Mapping[str, IndexFunction], prefix: str) -> IndexReader:
+    def _reader(
+        self,
+        resource: str,
+        prefix: str,
+        indexes: Mapping[str, IndexFunction],
+        tallies: Mapping[str, Tally] = {},
+    ) -> IndexReader:
         fold = self.folds.get(resource)
         if fold is None:
             fold = self.folds[resource] = self._log.fold(resource)
-        fold.indexer.add_indexers({prefix + name: function for name, function in indexes.items()})
+        fold.indexer.add_indexers(indexes)
+        fold.indexer.add_tallies(tallies)
         return IndexReader(fold.indexer, prefix)
 
     @property

@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from kcp.base.clock import moment
+from kcp.base.values import frozen
 from kcp.controllers import effects as fx
 from kcp.controllers.decisions import code_hash, describe, same_effect
 from kcp.controllers.sources import Controller
@@ -31,7 +30,7 @@ ABORTED = frozenset({"Timeout", "Exception"})
 """Recorded in place of an effect when the driver cut a decision off."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Divergence:
     """Where a decision first says something else. `ours` or `recorded` is None when that side had already ended."""
 
@@ -44,7 +43,7 @@ class Divergence:
     error: str = ""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Result:
     decision: Decision
     divergence: Divergence | None = None
@@ -69,11 +68,17 @@ def has_purged(incident: Incident, effects: Sequence[Json]) -> bool:
 
 
 class Remaker:
-    """Re-makes the decisions of one controller, in the order in which they began."""
+    """Re-makes the decisions of one controller, in the order in which they began.
 
-    def __init__(self, incident: Incident, controller: Controller) -> None:
+    `settings` are used instead of those recorded.
+    """
+
+    def __init__(
+        self, incident: Incident, controller: Controller, settings: Mapping[str, Any] | None = None
+    ) -> None:
         self.incident = incident
         self.controller = controller
+        self._settings = settings or {}
         self.caches = Caches(controller, incident.log, incident.resources)
         self._code_hash = code_hash(controller.plan)
 
@@ -111,7 +116,7 @@ class Remaker:
         return Divergence(decision, frontier, len(decision.effects), describe(extra), None, extra)
 
     def _env(self, decision: Decision) -> fx.Env:
-        settings: Mapping[str, Any] = self.incident.settings_of(decision, self.controller)
+        settings = {**self.incident.settings_of(decision, self.controller), **self._settings}
         return fx.Env(moment(decision.now_us), decision.memo_before, settings, self.controller.name)
 
     def _outcome(self, effect: fx.Effect, recorded: Json) -> fx.Outcome:

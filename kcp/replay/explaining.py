@@ -14,10 +14,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import attrs
-
 from kcp.apis.semantics.pods import is_terminal
 from kcp.base.clock import microseconds
+from kcp.base.values import frozen
+from kcp.machinery import meta
 from kcp.replay.incident import Incident
 from kcp.replay.scheduling import Placed, Profiles, scheduling_rows
 from kcp.scheduler.cycle import Answers
@@ -34,13 +34,14 @@ class NothingToExplain(ValueError):
     """Raised when the log has no such pod or node at that moment; the text is for people."""
 
 
-@attrs.frozen
+@frozen
 class Explained:
     """A pod on all nodes of a moment.
 
     `decision` is the recorded one, None when the log has none for this pod until then; its only effect is `recorded`.
     `agrees` tells whether deciding again gives the same. `rv` is the newest revision that the state has. `node` is where
-    the pod ran at that moment, `nominated` where it was to run, "" for nowhere. While the pod has `gates`, nobody decides.
+    the pod ran at that moment, `nominated` where it was to run, "" for nowhere. While the pod has `gates`, nobody decides;
+    nor while a plugin of the scheduler keeps it out of the queue, which `kept_out` tells in the words of the pod's condition.
     """
 
     rv: int
@@ -50,6 +51,7 @@ class Explained:
     nominated: str
     gates: tuple[str, ...]
     explanation: Explanation
+    kept_out: str = ""
 
     @property
     def pod(self) -> str:
@@ -164,12 +166,12 @@ def _on_the_state(
     key: str,
     at: int | datetime | None,
 ) -> Explained:
-    uid, rv = _last_seen(incident, key, _revision(incident, at))
+    uid, rv = _last_seen(incident, key, revision_at(incident, at))
     move(dict.fromkeys(WATCHED, rv))
     return _explained(again, again.state.pods[uid], rv, None, True)
 
 
-def _revision(incident: Incident, at: int | datetime | None) -> int:
+def revision_at(incident: Incident, at: int | datetime | None) -> int:
     """The revision that `at` means, at most the newest. Raises NothingToExplain before the first."""
     first = max((record.rv for records in incident.log.base.values() for record in records), default=0)
     newest = incident.log.last_rv
@@ -215,4 +217,6 @@ def _explained(again: Remaker, info: PodInfo, rv: int, decision: Decision | None
         answers=Answers.of(effect.get("extenders")),
         draw=Draw(effect["cycle"], effect["seed"]) if effect else None,
     )
-    return Explained(rv, decision, agrees, node, nominated, gates, found)
+    said = meta.condition(info.pod, "PodScheduled") or {}
+    kept_out = said.get("message", "") if said.get("reason") == "SchedulingGated" and not gates else ""
+    return Explained(rv, decision, agrees, node, nominated, gates, found, kept_out)

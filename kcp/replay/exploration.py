@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from kcp.base import logs
+from kcp.base.interpreter import settle
 from kcp.base.values import frozen
 from kcp.replay import faults
 from kcp.replay.simulation import NODES, Run, simulate
@@ -102,15 +105,27 @@ def regressions(text: str) -> list[Scenario]:
     return [Scenario.parse(line) for line in lines if line]
 
 
-def explore(scenarios: Sequence[Scenario], processes: int) -> Iterator[tuple[Scenario, Run]]:
-    """Run them all, as many at once as there are processes; results as they come."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes, len(scenarios)) or 1, _quiet) as pool:
+@contextmanager
+def workers(processes: int) -> Iterator[Pool]:
+    """Processes to run scenarios in; starting them costs as much as a run."""
+    with multiprocessing.get_context("spawn").Pool(processes, _prepare) as pool:
+        yield pool
+
+
+def explore(
+    scenarios: Sequence[Scenario], processes: int, pool: Pool | None = None
+) -> Iterator[tuple[Scenario, Run]]:
+    """Run them all, as many at once as there are processes; results as they come. `pool`: in these."""
+    if pool is not None:
         yield from pool.imap_unordered(_one, scenarios)
+        return
+    with workers(min(processes, len(scenarios)) or 1) as own:
+        yield from own.imap_unordered(_one, scenarios)
 
 
-def _quiet() -> None:
+def _prepare() -> None:
     logs.configure(level="error")
+    settle()
 
 
 def _one(scenario: Scenario) -> tuple[Scenario, Run]:

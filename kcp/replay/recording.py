@@ -58,10 +58,10 @@ class Recording:
 
     def events(self, after: int | None = None, until: int | None = None) -> Iterator[Event]:
         """As the log tells it: renewals of Leases have no events."""
-        low = bisect.bisect_right(self.events_seen, after or 0, key=_rv)
-        for event in self.events_seen[low:]:
-            if until is not None and event.rv > until:
-                return
+        seen = self.events_seen
+        low = bisect.bisect_right(seen, after or 0, key=_rv)
+        high = len(seen) if until is None else bisect.bisect_right(seen, until, lo=low, key=_rv)
+        for event in seen[low:high]:
             if event.op is not Op.RENEWED:
                 yield event
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
@@ -36,6 +37,17 @@ def scheduling_rows(incident: Incident) -> list[Placed]:
     return sorted(rows, key=lambda row: row[0].id)
 
 
+def newest_scheduling(incident: Incident, rv: int) -> Decision | None:
+    """The last decision of any profile that had seen nothing newer than `rv`."""
+    found: list[Decision] = []
+    for name in schedulers(incident):
+        rows = incident.decisions_of(name)
+        place = bisect_right(rows, rv, key=lambda row: max(row[1].values()))
+        if place:
+            found.append(rows[place - 1][0])
+    return max(found, key=lambda decision: decision.id, default=None)
+
+
 class Profiles:
     """The profile that took a decision, as it was configured then."""
 
@@ -45,16 +57,20 @@ class Profiles:
 
     def of(self, decision: Decision) -> Profile:
         """Raises ConfigError when a plugin of it is not to be had here."""
+        try:
+            return self.configuration(decision).profile(decision.controller)
+        except KeyError:
+            return Profile(name=decision.controller)
+
+    def configuration(self, decision: Decision) -> Configuration:
+        """Of the whole scheduler. Raises ConfigError."""
         started = self._incident.scheduler_of(decision)
         if started is None:
-            return Profile(name=decision.controller)
+            return Configuration()
         key = orjson.dumps(started, option=orjson.OPT_SORT_KEYS)
         if key not in self._known:
             self._known[key] = parse_configuration(started["configuration"], started.get("base", ""))
-        try:
-            return self._known[key].profile(decision.controller)
-        except KeyError:
-            return Profile(name=decision.controller)
+        return self._known[key]
 
 
 def replay_scheduler(incident: Incident, name: str) -> Iterator[Result]:

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
-import attrs
 from anyio.abc import TaskStatus
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -24,10 +23,11 @@ from kcp.api.auth.protocol import ALL_AUTHENTICATED, MASTERS, UserInfo
 from kcp.api.context import Server
 from kcp.api.negotiation import error_response
 from kcp.api.request_info import parse_query, request_info
-from kcp.apis.catalog import build_catalog
+from kcp.apis.catalog import ALPHA_VERSIONS, build_catalog
 from kcp.base.certs import Authority
 from kcp.base.clock import SystemClock
 from kcp.base.entropy import SystemEntropy
+from kcp.base.values import frozen
 from kcp.controlplane import pki
 from kcp.controlplane.cluster import ClusterOptions, build_server
 from kcp.machinery.errors import ApiError, Expired, MethodNotAllowed
@@ -63,7 +63,8 @@ class PastServer:
     def _build(self, rv: int) -> None:
         self.store = PastStore(self._reader, rv)
         options = ClusterOptions()
-        self.server: Server = build_server(self.store, self.clock, SystemEntropy(), build_catalog(), options)
+        catalog = build_catalog(ALPHA_VERSIONS)
+        self.server: Server = build_server(self.store, self.clock, SystemEntropy(), catalog, options)
         self.server.authenticator = Owner()
         self._handler: Handler = app.build(self.server)
 
@@ -107,7 +108,7 @@ class PastServer:
         return None
 
 
-@attrs.frozen
+@frozen
 class Past:
     """A server of the past in a thread of its own."""
 

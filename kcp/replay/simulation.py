@@ -8,6 +8,8 @@ Three phases. In the first a scripted user works and things fail; in the second 
 must come to rest; at rest caches, plans and owners are checked, and the run's own decisions are re-made from its log.
 Everything runs on the deterministic loop: ten virtual minutes take two or three seconds.
 
+A log that a run has written says what the run was given (input `simulation`), so it can be run again: `reexecution.py`.
+
 With `daemons=2` two control planes share one log, as on PostgreSQL: each has its own API server, caches, clock and
 candidates; they take turns by Lease, and whoever is paused while another takes over must not write any more.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from kcp.base.certs import Authority, generate_key, private_key_pem
 from kcp.base.clock import Clock, LoopClock
 from kcp.base.entropy import SeededEntropy
 from kcp.base.loop import DetLoop, run_deterministic
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.client.transport import InProcessTransport
 from kcp.controlplane.cluster import ADMIN, CANDIDATES, Cluster, ClusterOptions
@@ -52,10 +56,13 @@ from kcp.store.facts import projections
 from kcp.store.log import EventLog
 from kcp.store.memory import MemoryDriver
 from kcp.store.open import open_store
-from kcp.store.protocol import Decision, Key, Op
+from kcp.store.protocol import Decision, Input, Key, Op
 from kcp.store.reader import LogReader
 
 Json = dict[str, Any]
+Change = Callable[[ClusterOptions], ClusterOptions]
+GIVEN = "simulation"
+"""The input that says what a run was given."""
 DURATION_S = 600.0
 NODES = 3
 LIMIT_STEPS = 300_000
@@ -69,7 +76,7 @@ CATCH_UP_TRIES, CATCH_UP_S = 90, 1.0
 """A reflector waits up to a minute before it lists again."""
 
 
-@attrs.frozen
+@frozen
 class Run:
     """What became of a seed. `said` has a line per operation of the user, `fired` the faults that happened."""
 
@@ -87,6 +94,44 @@ class Run:
     coverage: Coverage = attrs.field(factory=Coverage)
 
 
+@frozen
+class Given:
+    """What a run was given: its log keeps it, for whoever runs it again. `rates` None and empty are the same: no faults."""
+
+    seed: int
+    duration_s: float
+    operations: tuple[Operation, ...]
+    rates: Mapping[str, float]
+    only: frozenset[str] | None
+    nodes: int
+
+    def as_json(self) -> Json:
+        return {
+            "seed": self.seed,
+            "duration_s": self.duration_s,
+            "operations": [operation.as_json() for operation in self.operations],
+            "rates": dict(self.rates),
+            "only": None if self.only is None else sorted(self.only),
+            "nodes": self.nodes,
+        }
+
+    @classmethod
+    def of(cls, payload: Json) -> Given:
+        only = payload["only"]
+        operations = tuple(Operation(**each) for each in payload["operations"])
+        return cls(
+            payload["seed"], payload["duration_s"], operations, payload["rates"],
+            None if only is None else frozenset(only), payload["nodes"],
+        )  # fmt: skip
+
+    def simulate(self, **options: Any) -> Run:
+        """Once more; `options` are the further ones of `simulate`."""
+        return simulate(
+            self.seed, duration_s=self.duration_s, operations=self.operations, rates=self.rates, only=self.only,
+            nodes=self.nodes, **options,
+        )  # fmt: skip
+
+
 @attrs.define
 class Simulation:
     """One run in progress; owned by its loop."""
@@ -101,6 +146,8 @@ class Simulation:
     said: list[str]
     open_logs: Callable[[Later], list[EventLog]]
     """The log as each daemon has it."""
+    given: Given
+    change: Change
     clusters: list[Cluster] = attrs.field(factory=list)
     witnesses: list[Witness] = attrs.field(factory=list)
 
@@ -119,6 +166,7 @@ class Simulation:
 
             logs = self.open_logs(later)
             logs[0].listen(self.recording.see)
+            logs[0].record(Input(GIVEN, self.given.as_json()))
             self.clusters = [self._cluster(number, log, len(logs)) for number, log in enumerate(logs, 1)]
             for cluster in self.clusters:
                 await group.start(cluster.run)
@@ -144,7 +192,7 @@ class Simulation:
                 inner, self.faults, self._panicked, daemon, lambda name: cluster.restart(name), pauses
             )
 
-        options = ClusterOptions(nodes=self.nodes, wrap_transport=transport)
+        options = self.change(ClusterOptions(nodes=self.nodes, wrap_transport=transport))
         clock: Clock = WrongClock(self.clock, self.faults, f"clock{daemon}")
         if daemons > 1:
             options = self._one_of_several(number, options)
@@ -258,15 +306,32 @@ def identity_of(number: int) -> str:
     return f"daemon-{number}"
 
 
-def _open_file(store: str | Path, seed: int, clock: LoopClock, faults: Faults, later: Later) -> EventLog:
-    return open_store(
-        store,
-        clock=WrongClock(clock, faults, "clock"),
-        inline=True,
-        entropy=SeededEntropy(seed, "store"),
-        projections=projections(FACTS),
-        wrap_driver=lambda inner: FaultyDriver(inner, faults, later),
-    )
+def _opener(
+    driver: MemoryDriver | None,
+    store: str | Path,
+    seed: int,
+    numbers: Sequence[int],
+    clock: LoopClock,
+    faults: Faults,
+) -> Callable[[Later], list[EventLog]]:
+    if driver is None:
+        return partial(_open_file, store, seed, clock, faults)
+    return partial(_open_in_memory, driver, numbers, clock, faults)
+
+
+def _open_file(
+    store: str | Path, seed: int, clock: LoopClock, faults: Faults, later: Later
+) -> list[EventLog]:
+    return [
+        open_store(
+            store,
+            clock=WrongClock(clock, faults, "clock"),
+            inline=True,
+            entropy=SeededEntropy(seed, "store"),
+            projections=projections(FACTS),
+            wrap_driver=lambda inner: FaultyDriver(inner, faults, later),
+        )
+    ]
 
 
 def _open_in_memory(
@@ -304,11 +369,14 @@ def simulate(
     nodes: int = NODES,
     daemons: int = 1,
     store: str | Path = "memory:",
+    change: Change = lambda options: options,
+    foreign: Sequence[str] = (),
 ) -> Run:
     """Run the cluster of this seed to its end.
 
     `operations` and `only` (fault keys) replace what the seed would do; `store` is `memory:` or a file to write the
-    log to, which is then an ordinary incident log. Raises OSError or StoreError when that file cannot be written,
+    log to, which is then an ordinary incident log. `change` makes the cluster another one than usual, with code from
+    modules whose names begin as in `foreign`. Raises OSError or StoreError when that file cannot be written,
     ValueError for a file that several daemons would have to share.
     """
     in_memory = str(store) in ("memory:", ":memory:")
@@ -322,16 +390,16 @@ def simulate(
     leaders = [Leaders(_lease_of, identities)] if daemons > 1 else []
     recording = Recording(driver, [*all_invariants(), *workload_invariants(), *leaders], clock)
     faults = Faults(seed, rates or {}, clock, only)
+    given = Given(seed, duration_s, script_, rates or {}, only, nodes)
     ended: list[float] = []
     said: list[str] = []
 
-    def open_logs(later: Later) -> list[EventLog]:
-        if driver is None:
-            return [_open_file(store, seed, clock, faults, later)]
-        return _open_in_memory(driver, list(identities), clock, faults, later)
+    open_logs = _opener(driver, store, seed, list(identities), clock, faults)
+    simulation = Simulation(
+        seed, duration_s, script_, nodes, faults, recording, clock, said, open_logs, given, change
+    )
 
     async def main() -> None:
-        simulation = Simulation(seed, duration_s, script_, nodes, faults, recording, clock, said, open_logs)
         try:
             await simulation.run()
         finally:
@@ -340,7 +408,7 @@ def simulate(
     def count(loop: DetLoop) -> None:
         steps[0] = loop.steps
 
-    with armed(), _crashes_are_violations(recording):
+    with armed(*foreign), _crashes_are_violations(recording):
         try:
             run_deterministic(main, seed, limit_steps=LIMIT_STEPS, on_step=count)
         except Exception as error:  # noqa: BLE001 - whatever ends a run is what the run has found

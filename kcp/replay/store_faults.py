@@ -7,7 +7,9 @@ the others wrote (`Behind`), news of them may be late, and a batch may be stored
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import anyio
@@ -58,6 +60,7 @@ class SharedLog:
 
     memory: MemoryDriver
     batches: list[Batch] = attrs.field(factory=list)
+    """In the order of their revisions."""
     rv: int = 0
     records: set[tuple[int, ...]] = attrs.field(factory=set)
     """The decisions and inputs that are there: after an unknown outcome they are given again."""
@@ -81,7 +84,7 @@ class SharedLog:
 
     def tail(self, base_rv: int) -> Batch | None:
         """All that was written since, as one batch."""
-        news = [batch for batch in self.batches if batch.rv > base_rv]
+        news = self.batches[bisect_right(self.batches, base_rv, key=attrgetter("rv")) :]
         if not news:
             return None
         return Batch(

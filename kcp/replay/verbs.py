@@ -15,6 +15,7 @@ from kcp.base.entropy import SeededEntropy
 from kcp.client.client import Client
 from kcp.machinery.errors import NotFound
 from kcp.replay import manifests
+from kcp.replay.device_verbs import DEVICE_VERBS
 
 Json = dict[str, Any]
 DEPLOYMENTS, STATEFULSETS, DAEMONSETS = "deployments.apps", "statefulsets.apps", "daemonsets.apps"
@@ -304,6 +305,7 @@ async def _approve_certificate(client: Client, name: str, verdict: str) -> None:
 
 
 VERBS: Mapping[str, Callable[..., Awaitable[None]]] = {
+    **DEVICE_VERBS,
     "create-deployment": _create_deployment,
     "scale": partial(_scale_to, DEPLOYMENTS),
     "set-image": partial(_set_image_of, DEPLOYMENTS),

@@ -19,6 +19,7 @@ from kcp.base.entropy import Entropy, SeededEntropy
 from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.machinery.errors import ApiError, NotFound
+from kcp.replay.device_verbs import enough_devices
 from kcp.replay.manifests import REGISTRY
 from kcp.replay.verbs import CRONJOBS, DEPLOYMENTS, JOBS, QUOTAS, VERBS, untaint
 
@@ -44,7 +45,7 @@ def script(seed: int, duration_s: float, nodes: int = 3) -> tuple[Operation, ...
     entropy = SeededEntropy(seed, "user")
     writer = _Writer(entropy, nodes)
     pace_s = PACES_S[entropy.below(len(PACES_S))]
-    verbs = _weighted(interests(entropy))
+    verbs = _weighted((*interests(entropy), *_more(seed)))
     operations: list[Operation] = []
     at_s = 0.0
     while True:
@@ -55,9 +56,14 @@ def script(seed: int, duration_s: float, nodes: int = 3) -> tuple[Operation, ...
         operations.append(Operation(at_s, verb, args))
 
 
+def _more(seed: int) -> tuple[str, ...]:
+    """An interest that came later: the scripts of seeds without it are what they were."""
+    return (DEVICES,) if SeededEntropy(seed, DEVICES).below(4) == 0 else ()
+
+
 def interests(entropy: Entropy) -> tuple[str, ...]:
     """One to three of them, besides what every user does."""
-    names = [name for name in INTERESTS if name != EVERYBODY]
+    names = [name for name in INTERESTS if name not in (EVERYBODY, DEVICES)]
     entropy.shuffle(names)
     return (EVERYBODY, *names[: 1 + entropy.below(3)])
 
@@ -168,6 +174,13 @@ class _Writer:
             "ephemeral": self.below(4) == 0,
         }
 
+    def device_pod(self) -> Json:
+        """Several pods may want one claim."""
+        claim = self._of(self.made["create-device-claim"])
+        command = self._of(("sleep 20", "sleep 90", "exit 0"))
+        name = f"gpu-pod-{self.number()}"
+        return {"namespace": claim["namespace"], "name": name, "command": command, "claim": claim["name"]}
+
     def new_namespace(self) -> Json:
         name = f"team-{self.below(NAMESPACES)}"
         if name not in self.namespaces:
@@ -177,7 +190,7 @@ class _Writer:
 
 _BOUNDS = (("25%", "25%"), (1, 0), (0, 1), ("100%", 0), (2, 1))
 _COMMANDS = ("sleep 5", "sleep 20", "sleep 90", "exit 0", "exit 1", "sleep 10; exit 3")
-EVERYBODY = "rollouts"
+EVERYBODY, DEVICES = "rollouts", "devices"
 INTERESTS: Mapping[str, tuple[tuple[str, int], ...]] = {
     EVERYBODY: (
         ("create-deployment", 8),
@@ -281,6 +294,17 @@ INTERESTS: Mapping[str, tuple[tuple[str, int], ...]] = {
         ("create-namespace", 3),
         ("delete-namespace", 2),
     ),
+    DEVICES: (
+        ("publish-devices", 10),
+        ("withdraw-devices", 2),
+        ("taint-devices", 4),
+        ("create-device-set", 8),
+        ("scale-device-set", 6),
+        ("create-device-claim", 6),
+        ("delete-device-claim", 2),
+        ("create-device-pod", 12),
+        ("delete-pod", 8),
+    ),
 }
 _CIDRS = ("10.97.0.0/24", "10.98.0.0/24", "10.99.0.0/24")
 _ARGUMENTS: Mapping[str, Callable[[_Writer], Json]] = {
@@ -332,6 +356,16 @@ _ARGUMENTS: Mapping[str, Callable[[_Writer], Json]] = {
         "create-volume", "disk", 4, policy=("Retain", "Delete")[w.below(2)]
     ),
     "delete-volume": lambda w: w.one("create-volume"),
+    "publish-devices": lambda w: w.node(devices=w.below(4)),
+    "withdraw-devices": _Writer.node,
+    "taint-devices": lambda w: w.node(effect=("NoSchedule", "NoExecute", "")[w.below(3)]),
+    "create-device-set": lambda w: w.new(
+        "create-device-set", "gpus", 3, replicas=w.below(4), count=1 + w.below(2)
+    ),
+    "scale-device-set": lambda w: w.one("create-device-set", replicas=w.below(5)),
+    "create-device-claim": lambda w: w.new("create-device-claim", "gpu-claim", 3, count=1 + w.below(2)),
+    "delete-device-claim": lambda w: w.one("create-device-claim"),
+    "create-device-pod": _Writer.device_pod,
     "create-budget": lambda w: w.one("create-deployment", minimum=(1, 2, "50%", "100%")[w.below(4)]),
     "delete-budget": lambda w: w.one("create-deployment"),
     "create-quota": lambda w: w.new("create-quota", "limit", 1, pods=4 + w.below(12), configs=2 + w.below(4)),
@@ -373,6 +407,8 @@ _NEEDS: Mapping[str, str] = {
     **dict.fromkeys(("suspend-job", "resume-job"), "create-job"),
     **dict.fromkeys(("suspend-cronjob", "delete-cronjob"), "create-cronjob"),
     "delete-claim": "create-claim",
+    "scale-device-set": "create-device-set",
+    **dict.fromkeys(("delete-device-claim", "create-device-pod"), "create-device-claim"),
     "delete-volume": "create-volume",
     **dict.fromkeys(("set-quota", "delete-quota"), "create-quota"),
     **dict.fromkeys(("delete-config", "own-in-a-circle"), "create-config"),
@@ -407,9 +443,10 @@ async def perform(client: Client, operation: Operation) -> str:
 
 
 async def tidy(client: Client) -> None:
-    """Take back what would keep a cluster from coming to rest: taints of ours, pauses, limits, schedules, names."""
+    """Take back what would keep a cluster from coming to rest: taints of ours, pauses, limits, schedules, names, few devices."""
     for node in (await client.list("nodes")).items:
         await untaint(client, node)
+    await enough_devices(client)
     await _set_back(client, DEPLOYMENTS, "paused", False)
     await _set_back(client, JOBS, "suspend", False)
     await _set_back(client, CRONJOBS, "suspend", True)

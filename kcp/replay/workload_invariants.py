@@ -16,6 +16,7 @@ from kcp.apis.semantics import workloads
 from kcp.base.clock import moment
 from kcp.machinery import meta
 from kcp.machinery.quantity import parse
+from kcp.replay.device_invariants import DevicesOnce
 from kcp.replay.invariants import Invariant, Limit
 from kcp.store.protocol import Event, Op
 
@@ -293,4 +294,4 @@ class Ordinals:
 
 
 def workload_invariants() -> list[Invariant]:
-    return [Members(), NeverBack(), Bindings(), Quotas(), Ordinals()]
+    return [Members(), NeverBack(), Bindings(), Quotas(), Ordinals(), DevicesOnce()]

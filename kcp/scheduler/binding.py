@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
-import attrs
 
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.client.transport import Unreachable
 from kcp.machinery import meta
 from kcp.machinery.errors import ApiError, from_status
+from kcp.scheduler.dra.binding import ClaimBinding
 from kcp.scheduler.queue import QueuedPod
 
 Json = dict[str, Any]
@@ -24,7 +25,7 @@ CONCURRENCY = 32
 """Bindings under way at once where they cannot be sent together."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Binding:
     """A decision on its way into the log. `pod` is what was decided on, `decision` the id of its row."""
 
@@ -32,6 +33,10 @@ class Binding:
     pod: Json
     node: str
     decision: int
+    gang: str = ""
+    """Of several bindings of one gang all are committed or none."""
+    claims: tuple[ClaimBinding, ...] = ()
+    """Device claims that must be bound first."""
 
     def item(self) -> Json:
         metadata = self.pod["metadata"]
@@ -58,11 +63,17 @@ class Binding:
 
 
 async def commit(client: Client, bindings: Sequence[Binding]) -> list[ApiError | Unreachable | None]:
-    """None for each binding that is in the log, else why it is not."""
+    """None for each binding that is in the log, else why it is not. Those of a gang come alone, and stand or fall together.
+
+    Over the network there is no such request: a gang's bindings go out side by side.
+    """
     if not client.transport.in_process:
         return await _one_by_one(client, bindings)
     try:
-        written = await client.request("POST", PATH, body={"bindings": [b.item() for b in bindings]})
+        body: Json = {"bindings": [b.item() for b in bindings]}
+        if bindings[0].gang:
+            body["atomic"] = True
+        written = await client.request("POST", PATH, body=body)
     except (ApiError, Unreachable) as error:
         return [error] * len(bindings)
     results: list[Json] = (written.object or {}).get("results") or []

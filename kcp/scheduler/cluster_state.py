@@ -13,7 +13,7 @@ they must compute anew: nodes came or went, labels, taints or images changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from kcp.apis.semantics import nodes as node_facts
 from kcp.apis.semantics import pods, taints
 from kcp.machinery import meta
+from kcp.scheduler.dra.devices import DEVICE_KINDS, Devices
 from kcp.scheduler.pod_class import (
     BASE_RESOURCES,
     PodClass,
@@ -39,6 +40,8 @@ from kcp.scheduler.terms import Bools, Counter, Domains, Group, Ids, Ints, Match
 
 Json = dict[str, Any]
 Weigh = Callable[[PodClass], int]
+Account = Callable[[PodInfo, int], None]
+"""Told of each pod that comes onto a node (1) or leaves one (-1)."""
 
 RESOURCES = (
     "pods",
@@ -55,8 +58,12 @@ RESOURCES = (
     "csinodes.storage.k8s.io",
     "csidrivers.storage.k8s.io",
     "csistoragecapacities.storage.k8s.io",
+    *DEVICE_KINDS,
 )
 """Everything a decision may depend on."""
+POD_GROUPS = "podgroups.scheduling.k8s.io"
+OPTIONAL_RESOURCES = (POD_GROUPS,)
+"""Followed when a plugin looks at them, since an API need not serve them."""
 _SELECTING = frozenset({"services", "replicationcontrollers", "replicasets.apps", "statefulsets.apps"})
 AVOIDS_PODS = "scheduler.alpha.kubernetes.io/preferAvoidPods"
 """Annotation of a node: whose pods it would rather not have."""
@@ -123,7 +130,9 @@ class ClusterState:
     def __init__(self) -> None:
         self.nodes: dict[str, NodeInfo] = {}
         self.pods: dict[str, PodInfo] = {}
-        self.objects: dict[str, dict[str, Json]] = {resource: {} for resource in RESOURCES[2:]}
+        self.objects: dict[str, dict[str, Json]] = {
+            resource: {} for resource in (*RESOURCES[2:], *OPTIONAL_RESOURCES)
+        }
         self.infos: list[NodeInfo] = []
         self.columns: dict[str, ResourceColumns] = {}
         self.scored_cpu: Ints = np.zeros(0, np.int64)
@@ -134,11 +143,16 @@ class ClusterState:
         self.epoch = 0
         self.selecting_version: dict[str, int] = {}
         self.budgets_version = 0
+        self.namespaces_version = 0
         self.ports: dict[tuple[str, int], dict[str, dict[str, int]]] = {}
         self.nominations: dict[str, dict[str, PodInfo]] = {}
         self.assumed: dict[str, str] = {}
         self.nominated_here: dict[str, str] = {}
         self.reserved: dict[str, str] = {}
+        self.devices = Devices()
+        self.accounts: list[Account] = []
+        self.evicting: dict[str, tuple[str, ...]] = {}
+        self.guard: dict[str, int] = {}
         self._classes: dict[bytes, PodClass] = {}
         self._shapes: dict[Any, Shape] = {}
         self._matching: dict[Any, tuple[Weigh, Counter]] = {}
@@ -185,6 +199,8 @@ class ClusterState:
                 self._namespace_changed(key)
         elif resource == "poddisruptionbudgets.policy":
             self.budgets_version += 1
+        elif resource in DEVICE_KINDS:
+            self.devices.apply(resource, key, before, new)
 
     def namespace_labels(self, namespace: str) -> Mapping[str, str]:
         found = self.objects["namespaces"].get(namespace)
@@ -192,6 +208,7 @@ class ClusterState:
 
     def _namespace_changed(self, namespace: str) -> None:
         """Pods of this namespace may now match other terms: count them anew."""
+        self.namespaces_version += 1
         for cls in [c for c in self._classes.values() if c.namespace == namespace]:
             placed = [(self.nodes[name], count) for name, count in cls.on_nodes.items()]
             self._count_class(cls, placed, -1)
@@ -247,6 +264,12 @@ class ClusterState:
             counter.sums.clear()
         for counter in self._owned.values():
             counter.sums.clear()
+
+    def set_guard(self, levels: Mapping[str, int]) -> None:
+        """Which nodes are rather not to be used, and how much so; see NodeFailureGuard."""
+        if levels != self.guard:
+            self.guard = dict(levels)
+            self._bump()
 
     def settle(self) -> None:
         """Give nodes their numbers. After it, `infos[i]` and row i of every array belong to the i-th name."""
@@ -327,6 +350,10 @@ class ClusterState:
         else:
             self._update_pod(info, new)
 
+    def classes(self) -> Iterable[PodClass]:
+        """Every class that a pod has, and some that none has any more."""
+        return self._classes.values()
+
     def class_of(self, pod: Json) -> PodClass:
         key = class_key(pod)
         found = self._classes.get(key)
@@ -391,6 +418,8 @@ class ClusterState:
         if node.index >= 0:
             self._add_to_arrays(cls, node.index, 1)
             self.dirty.append(node.index)
+        for account in self.accounts:
+            account(info, 1)
 
     def take_from_node(self, info: PodInfo) -> None:
         name, info.node = info.node, ""
@@ -408,6 +437,8 @@ class ClusterState:
         if node.index >= 0:
             self._add_to_arrays(cls, node.index, -1)
             self.dirty.append(node.index)
+        for account in self.accounts:
+            account(info, -1)
         if node.node is None and not node.pods:
             del self.nodes[name]
 

@@ -11,6 +11,7 @@ from typing import Any
 from kcp.machinery.errors import go_quote
 from kcp.machinery.times import parse_go_duration
 from kcp.scheduler.plugin_table import POINTS
+from kcp.scheduler.plugins.node_failure_guard import DEFAULTS as GUARD_ARGUMENTS
 
 Json = dict[str, Any]
 Type = str | list[str]
@@ -86,6 +87,19 @@ STRUCTS: Mapping[str, Mapping[str, Type]] = {
     },
     "ExtenderManagedResource": {"name": "string", "ignoredByScheduler": "bool"},
     "DefaultPreemptionArgs": {"minCandidateNodesPercentage": "int32", "minCandidateNodesAbsolute": "int32"},
+    "GangSchedulingArgs": {"reserveAfterSeconds": "int64"},
+    "TenantQueueArgs": {"queueLabel": "string", "queues": ["TenantQueueSpec"]},
+    "NodeFailureGuardArgs": dict.fromkeys(GUARD_ARGUMENTS, "int64"),
+    "TenantQueueSpec": {
+        "name": "string",
+        "parent": "string",
+        "weight": "int64",
+        "namespaces": ["string"],
+        "capability": "any",
+        "deserved": "any",
+        "guarantee": "any",
+        "reclaimable": "bool",
+    },
     "InterPodAffinityArgs": {
         "hardPodAffinityWeight": "int32",
         "ignorePreferredTermsOfExistingPods": "bool",

@@ -11,8 +11,10 @@ from typing import Any
 from kcp.apis.core import scheduling
 from kcp.machinery.errors import FieldError, duplicate, forbidden, invalid, required, unsupported
 from kcp.machinery.names import is_qualified_name
+from kcp.machinery.quantity import Quantity, QuantityError, parse
 from kcp.machinery.times import parse_go_duration
 from kcp.scheduler.plugin_table import POINTS
+from kcp.scheduler.plugins.node_failure_guard import DEFAULTS as GUARD_ARGUMENTS
 
 Json = dict[str, Any]
 Errors = list[FieldError]
@@ -253,6 +255,74 @@ def _dynamic_resources(errors: Errors, args: Json, path: str) -> None:
         errors.append(invalid(f"{path}.bindingTimeout", binding_timeout, "must be at least 1 second"))
 
 
+def _gang_scheduling(errors: Errors, args: Json, path: str) -> None:
+    after = _given(args, "reserveAfterSeconds", 300)
+    if after < 0:
+        errors.append(invalid(f"{path}.reserveAfterSeconds", after, "must be greater than or equal to 0"))
+
+
+def _tenant_queue(errors: Errors, args: Json, path: str) -> None:
+    label = args.get("queueLabel")
+    if label:
+        _label_name(errors, label, f"{path}.queueLabel")
+    queues: list[Json] = args.get("queues") or []
+    names = [queue.get("name") or "" for queue in queues]
+    parents = {queue.get("parent") or "" for queue in queues}
+    for number, queue in enumerate(queues):
+        here, name = f"{path}.queues[{number}]", names[number]
+        if not name:
+            errors.append(required(f"{here}.name"))
+        elif name in names[:number]:
+            errors.append(duplicate(f"{here}.name", name))
+        if name in parents and (name == "default" or queue.get("namespaces")):
+            errors.append(invalid(f"{here}.name", name, "only queues without children have pods"))
+        _queue(errors, queue, here)
+        _queue_parent(errors, queue, queues, here)
+
+
+def _queue(errors: Errors, queue: Json, path: str) -> None:
+    if _given(queue, "weight", 1) < 1:
+        errors.append(invalid(f"{path}.weight", queue["weight"], "must be greater than 0"))
+    amounts: dict[str, dict[str, Quantity]] = {}
+    for field in ("guarantee", "deserved", "capability"):
+        amounts[field] = {}
+        for resource, value in (queue.get(field) or {}).items():
+            try:
+                amounts[field][resource] = parse(value)
+            except QuantityError as fault:
+                errors.append(invalid(f"{path}.{field}[{resource}]", value, str(fault)))
+    for lower, upper in (("guarantee", "deserved"), ("deserved", "capability"), ("guarantee", "capability")):
+        for resource, amount in amounts[lower].items():
+            if resource in amounts[upper] and amount > amounts[upper][resource]:
+                text = f"must be less than or equal to {upper}"
+                errors.append(invalid(f"{path}.{lower}[{resource}]", str(amount), text))
+
+
+def _queue_parent(errors: Errors, queue: Json, queues: list[Json], path: str) -> None:
+    """The way up must end."""
+    above = {each.get("name") or "": each.get("parent") or "" for each in queues}
+    seen, parent = [queue.get("name") or ""], queue.get("parent") or ""
+    while parent:
+        if parent not in above:
+            errors.append(invalid(f"{path}.parent", parent, "no such queue"))
+            return
+        if parent in seen:
+            errors.append(invalid(f"{path}.parent", queue["parent"], "leads back to the queue itself"))
+            return
+        seen.append(parent)
+        parent = above[parent]
+
+
+def _failure_guard(errors: Errors, args: Json, path: str) -> None:
+    for name, default in GUARD_ARGUMENTS.items():
+        value = _given(args, name, default)
+        if value <= 0:
+            errors.append(invalid(f"{path}.{name}", value, "must be greater than 0"))
+    share = _given(args, "maxPenalizedPercent", GUARD_ARGUMENTS["maxPenalizedPercent"])
+    if share > 100:
+        errors.append(invalid(f"{path}.maxPenalizedPercent", share, "not in valid range [1-100]"))
+
+
 _ARGS: Mapping[str, Callable[[Errors, Json, str], None]] = {
     "DefaultPreemption": _preemption,
     "InterPodAffinity": _inter_pod_affinity,
@@ -261,6 +331,9 @@ _ARGS: Mapping[str, Callable[[Errors, Json, str], None]] = {
     "PodTopologySpread": _spread,
     "VolumeBinding": _volume_binding,
     "DynamicResources": _dynamic_resources,
+    "GangScheduling": _gang_scheduling,
+    "TenantQueue": _tenant_queue,
+    "NodeFailureGuard": _failure_guard,
 }
 
 

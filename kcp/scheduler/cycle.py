@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from kcp.base.values import frozen
 from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.extender import NAME as EXTENDER
 from kcp.scheduler.framework import status as texts
@@ -50,7 +51,7 @@ class Diagnosis:
     pre_filter: Rejected | None = None
 
 
-@attrs.frozen
+@frozen
 class Answers:
     """What extenders said about one pod, as it counts in one decision. It is recorded, since nothing else tells it.
 
@@ -88,7 +89,8 @@ class Decision:
     """`node` is empty when no node takes the pod; `text` then says why, `nominated` where room is being made.
 
     `total` is 0 when the node was the only feasible one, which is taken without scoring. `candidates` are the nodes that
-    preemption chose among.
+    preemption chose among. `allocations` are the devices that the pod's claims get, by claim; `deallocated` is a claim that
+    loses the devices it has, since they keep the pod off every node.
     """
 
     cycle: int
@@ -104,6 +106,8 @@ class Decision:
     pdb_violations: int = 0
     cleared: tuple[PodInfo, ...] = ()
     candidates: tuple[Any, ...] = ()
+    allocations: Mapping[str, Json] = attrs.field(factory=dict)
+    deallocated: str = ""
 
 
 def decide(
@@ -159,7 +163,8 @@ def is_simple(framework: Framework, cache: ClassCache, info: PodInfo) -> bool:
         constraints = plugins.spread.constraints(framework, cls)
         if constraints.hard or constraints.soft:
             return False
-    return not info.pod["spec"].get("nodeName")
+    spec = info.pod["spec"]
+    return not spec.get("nodeName") and not spec.get("resourceClaims")
 
 
 def _decide_simple(framework: Framework, cache: ClassCache, cycle: int, seed: int) -> Decision:
@@ -183,7 +188,8 @@ def _decide_general(
     if not len(feasible):
         return _fail(framework, cycle, number, seed, None, answers)
     if len(feasible) == 1:
-        return Decision(number, seed, framework.state.infos[int(feasible[0])].name, 1, 1, 0)
+        name = framework.state.infos[int(feasible[0])].name
+        return Decision(number, seed, name, 1, 1, 0, allocations=_allocations(framework, cycle, name))
     totals = total_scores(framework, cache, cycle, feasible)
     if answers is not None and answers.scores:
         totals = totals + extender_scores(framework.state, feasible, answers)
@@ -191,7 +197,14 @@ def _decide_general(
     ties = feasible[totals == best]
     pick = splitmix64(seed, number) % len(ties) if len(ties) > 1 else 0
     name = framework.state.infos[int(ties[pick])].name
-    return Decision(number, seed, name, len(feasible), len(ties), best)
+    allocations = _allocations(framework, cycle, name)
+    return Decision(number, seed, name, len(feasible), len(ties), best, allocations=allocations)
+
+
+def _allocations(framework: Framework, cycle: Cycle, node: str) -> Mapping[str, Json]:
+    devices = framework.plugins.devices
+    found: Mapping[str, Json] = {} if devices is None else devices.allocations(cycle, node)
+    return found
 
 
 def nodes_to_find(percentage: int | None, nodes: int) -> int:
@@ -266,9 +279,8 @@ def _passing(framework: Framework, cache: ClassCache, cycle: Cycle) -> Bools:
         ok &= inside
     for plugin in framework.active_filters(cycle):
         if getattr(plugin, "per_node", False):
-            for index in np.flatnonzero(ok).tolist():
-                if plugin.codes(cycle, slice(index, index + 1)).item(0):
-                    ok[index] = False
+            there = np.flatnonzero(ok)
+            ok[there[_codes_at(plugin, cycle, there) != 0]] = False
         else:
             ok &= plugin.codes(cycle, ALL) == 0
     return ok
@@ -315,13 +327,24 @@ def _minding_nominations(framework: Framework, cycle: Cycle, indexes: NDArray[np
     return np.setdiff1d(indexes, np.array(lost, np.int64)) if lost else indexes
 
 
+def nominated_before(framework: Framework, cycle: Cycle, there: Mapping[str, PodInfo]) -> list[PodInfo]:
+    """Of the pods nominated to a node those whose room is not this pod's to take."""
+    info, tenants = cycle.info, framework.plugins.tenants
+    return [
+        p
+        for p in there.values()
+        if p is not info
+        and (p.priority >= info.priority or (tenants is not None and tenants.goes_first(cycle, p)))
+    ]
+
+
 def _fits_beside_nominated(framework: Framework, cycle: Cycle, index: int) -> bool:
     """Whether the pod still passes with the nominated pods of at least its priority on the node."""
     state = cycle.state
     there = state.nominations.get(state.infos[index].name)
     if not there:
         return True
-    others = [p for p in there.values() if p is not cycle.info and p.priority >= cycle.info.priority]
+    others = nominated_before(framework, cycle, there)
     if not others:
         return True
     with_them = Added(state, others, state.infos[index].name)
@@ -383,6 +406,7 @@ def _fail(
     return Decision(
         number, seed, "", text=text, diagnosis=diagnosis, nominated=after.nominated, victims=after.victims,
         pdb_violations=after.pdb_violations, cleared=after.cleared, candidates=after.candidates,
+        deallocated=after.deallocated,
     )  # fmt: skip
 
 
@@ -441,9 +465,19 @@ def _dynamic_codes(plugin: Any, cycle: Cycle, open_nodes: Bools) -> Codes:
         found: Codes = plugin.codes(cycle, ALL)
         return found
     codes = np.zeros(len(open_nodes), np.int8)
-    for index in np.flatnonzero(open_nodes).tolist():
-        codes[index] = plugin.codes(cycle, slice(index, index + 1)).item(0)
+    there = np.flatnonzero(open_nodes)
+    codes[there] = _codes_at(plugin, cycle, there)
     return codes
+
+
+def _codes_at(plugin: Any, cycle: Cycle, indexes: NDArray[np.int64]) -> Codes:
+    """What a filter says of certain nodes: at once, if it can, else of one after the other."""
+    together = getattr(plugin, "codes_at", None)
+    if together is not None:
+        found: Codes = together(cycle, indexes)
+        return found
+    one_by_one = [plugin.codes(cycle, slice(i, i + 1)).item(0) for i in indexes.tolist()]
+    return np.array(one_by_one, np.int8)
 
 
 def _count_reasons(
@@ -482,7 +516,7 @@ def _blame_nominated(
     for index in np.flatnonzero(open_nodes).tolist():
         name = state.infos[index].name
         there = state.nominations.get(name, {})
-        others = [p for p in there.values() if p is not cycle.info and p.priority >= cycle.info.priority]
+        others = nominated_before(framework, cycle, there)
         added = Added(state, others, name)
         try:
             failure = first_failure(framework, cycle, index)

@@ -5,8 +5,8 @@ Source: k8s v1.36 pkg/scheduler/eventhandlers.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from kcp.apis.semantics import pods
 from kcp.machinery import meta
@@ -23,6 +23,12 @@ _QUIET = frozenset(
 """No plugin waits for these."""
 
 
+class Own(Protocol):
+    def follow(self, resource: str, old: Json | None, new: Json | None) -> Iterable[str]:
+        """The state took a change. Returns the pods that may not have to be kept out any more."""
+        ...
+
+
 class Follower:
     """Owned by the scheduler's task; `follow` is an informer handler."""
 
@@ -33,12 +39,14 @@ class Follower:
         names: frozenset[str],
         now_us: Callable[[], int],
         wake: Callable[[], None],
+        own: Own | None = None,
     ) -> None:
         self._state = state
         self._queue = queue
         self._names = names
         self._now_us = now_us
         self._wake = wake
+        self._own = own
         self.unclaimed = Unclaimed()
 
     def follow(self, resource: str, old: Json | None, new: Json | None) -> None:
@@ -46,12 +54,15 @@ class Follower:
             self.follow(resource, old, None)
             old = None
         self._state.apply(resource, old, new)
+        recheck = self._own.follow(resource, old, new) if self._own is not None else ()
         if resource == "pods":
             self._pod(old, new)
         elif resource == "nodes":
             self._node(old, new)
         elif resource not in _QUIET:
             self._object(resource, old, new)
+        if recheck:
+            self._queue.recheck(recheck, self._now_us())
         self._wake()
 
     def _move(self, resource: str, actions: tuple[Action, ...], old: Json | None, new: Json | None) -> None:

@@ -10,9 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from kcp.apis.semantics import affinity, pods, taints
+from kcp.apis.semantics.declared_features import required_features
+from kcp.apis.semantics.resource_claims import claim_statuses
 from kcp.base.values import frozen
 from kcp.machinery import meta
 from kcp.scheduler.cluster_state import RESOURCES, ClusterState
+from kcp.scheduler.dra.claims import ClaimUnusable, claims_of
+from kcp.scheduler.dra.devices import CLAIMS, CLASSES, SLICES, allocation_of
 from kcp.scheduler.pod_class import PodInfo, claim_names
 
 Json = dict[str, Any]
@@ -177,6 +181,22 @@ def used_volumes(state: ClusterState, info: PodInfo, event: ClusterEvent) -> boo
     return bool((event.object.get("spec") or {}).get("volumes"))
 
 
+def device_claim_changed(state: ClusterState, info: PodInfo, event: ClusterEvent) -> bool:
+    """Devices came free, or one of the pod's own claims came or changed its status."""
+    old, new = event.old, event.new
+    if new is None:
+        return False
+    try:
+        own = claims_of(info.pod, state.objects[CLAIMS])
+    except ClaimUnusable:
+        return False
+    if old is not None and allocation_of(old) is not None and allocation_of(new) is None:
+        return True
+    if all(meta.uid(claim) != meta.uid(new) for claim in own):
+        return False
+    return old is None or old.get("status") != new.get("status")
+
+
 _POD, _NODE = "pods", "nodes"
 _CLAIM, _VOLUME = "persistentvolumeclaims", "persistentvolumes"
 _CLASS, _CSI_NODE = "storageclasses.storage.k8s.io", "csinodes.storage.k8s.io"
@@ -221,21 +241,35 @@ HINTS: Mapping[str, tuple[tuple[str, tuple[Action, ...], Hint], ...]] = {
         (_CLAIM, ("add",), own_claim),
     ),
     "VolumeZone": (*_STORAGE, (_NODE, ("add", "label"), always)),
+    "TenantQueue": (
+        (_POD, ("delete", "scale down"), always),
+        (_NODE, ("add", "allocatable"), always),
+    ),
     "VolumeRestrictions": (
         (_POD, ("delete",), used_volumes),
         (_NODE, ("add",), always),
         (_CLAIM, ("add",), own_claim),
     ),
+    "DynamicResources": (
+        (_NODE, ("add", "label", "allocatable"), always),
+        (CLAIMS, ("add", "update"), device_claim_changed),
+        (CLASSES, ("add", "update"), always),
+        (SLICES, ("add", "update"), always),
+    ),
+    "NodeDeclaredFeatures": ((_NODE, ("add", "features"), always),),
     ANY: tuple((resource, ANY_ACTION, always) for resource in RESOURCES),
 }
 OWN_CHANGES: Mapping[str, tuple[str, ...]] = {
     ANY: ("labels", "tolerations", "gates", "requests"),
     "NodeResourcesFit": ("requests",),
+    "TenantQueue": ("requests", "labels"),
     "TaintToleration": ("tolerations",),
     "NodeUnschedulable": ("tolerations",),
     "InterPodAffinity": ("labels",),
     "PodTopologySpread": ("labels", "tolerations"),
     "SchedulingGates": ("gates",),
+    "DynamicResources": ("claims",),
+    "NodeDeclaredFeatures": ("features",),
 }
 """Which changes of the waiting pod itself can help, by the plugin that rejected it."""
 
@@ -251,6 +285,10 @@ def own_changes(old: Json, new: Json) -> tuple[str, ...]:
         found.append("gates")
     if pods.requests(old) != pods.requests(new):
         found.append("requests")
+    if claim_statuses(old) != claim_statuses(new):
+        found.append("claims")
+    if required_features(before) != required_features(after):
+        found.append("features")
     return tuple(found)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
-
+from kcp.base.values import frozen
+from kcp.scheduler.plugins.dynamic_resources import DynamicResources
 from kcp.scheduler.plugins.equal import Equal
 from kcp.scheduler.plugins.image_locality import ImageLocality
 from kcp.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from kcp.scheduler.plugins.node_affinity import NodeAffinity
+from kcp.scheduler.plugins.node_declared_features import NodeDeclaredFeatures
+from kcp.scheduler.plugins.node_failure_guard import NodeFailureScore
 from kcp.scheduler.plugins.node_name import NodeName
 from kcp.scheduler.plugins.node_ports import NodePorts
 from kcp.scheduler.plugins.node_prefer_avoid_pods import NodePreferAvoidPods
@@ -22,10 +24,12 @@ from kcp.scheduler.plugins.node_unschedulable import NodeUnschedulable
 from kcp.scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from kcp.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from kcp.scheduler.plugins.taint_toleration import TaintToleration
+from kcp.scheduler.plugins.tenant_queue import TenantQueue
 from kcp.scheduler.plugins.volume_binding import VolumeBinding
 from kcp.scheduler.plugins.volume_restrictions import VolumeRestrictions
 from kcp.scheduler.plugins.volume_zone import VolumeZone
 
+GANG_SCHEDULING, TENANT_QUEUE, NODE_FAILURE_GUARD = "GangScheduling", "TenantQueue", "NodeFailureGuard"
 Json = dict[str, Any]
 Factory = Callable[[Mapping[str, Any]], Any]
 
@@ -37,7 +41,7 @@ POINTS = (
 """Extension points, as the fields of `plugins` are called, besides `multiPoint`."""
 
 
-@attrs.frozen
+@frozen
 class Row:
     """One plugin. `factory` None: the queue, the post-filters or the binder act on its name. `weight` 0: it does not score."""
 
@@ -74,14 +78,18 @@ TABLE: tuple[Row, ...] = (
         "DynamicResources",
         ("preEnqueue", "preFilter", "filter", "postFilter", "score", "reserve", "preBind"),
         2,
+        _plain(DynamicResources),
     ),
     Row("DefaultPreemption", ("preEnqueue", "postFilter")),
     Row("NodeResourcesBalancedAllocation", ("preScore", "score"), 1, BalancedAllocation),
     Row("ImageLocality", ("score",), 1, _plain(ImageLocality)),
     Row("DefaultBinder", ("bind",)),
-    Row("NodeDeclaredFeatures", _FILTERS),
+    Row("NodeDeclaredFeatures", _FILTERS, 0, _plain(NodeDeclaredFeatures)),
     Row("NodePreferAvoidPods", ("score",), 10_000, _plain(NodePreferAvoidPods), default=False),
     Row("Equal", ("score",), 1, _plain(Equal), default=False),
+    Row(GANG_SCHEDULING, ("preEnqueue",), default=False),
+    Row(TENANT_QUEUE, ("queueSort", "filter", "postFilter"), 0, TenantQueue, default=False),
+    Row(NODE_FAILURE_GUARD, ("preEnqueue", "score"), 10, _plain(NodeFailureScore), default=False),
 )
 """In the order of Kubernetes' MultiPoint list; what is not on by default comes last."""
 

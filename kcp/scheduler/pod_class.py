@@ -137,7 +137,7 @@ def _containers(spec: Json, field: str) -> list[list[Any]]:
         resources = container.get("resources")
         row: list[Any] = [container.get("image"), resources.get("requests") if resources else None]
         if ports or "restartPolicy" in container:
-            row += [ports, container.get("restartPolicy")]
+            row += [ports, container.get("restartPolicy"), container.get("restartPolicyRules")]
         found.append(row)
     return found
 
@@ -163,6 +163,8 @@ def class_key(pod: Json) -> bytes:
     parts += [spec.get(field) for field in _SPEC_FIELDS]
     if "initContainers" in spec:
         parts.append(_containers(spec, "initContainers"))
+    if "hostUsers" in spec:
+        parts.append([spec["hostUsers"], spec.get("hostNetwork")])
     if "volumes" in spec:
         parts += [v["image"].get("reference") for v in spec["volumes"] if v.get("image")]
     statuses = (pod.get("status") or {}).get("containerStatuses")

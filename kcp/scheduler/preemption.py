@@ -13,10 +13,11 @@ import attrs
 import numpy as np
 
 from kcp.apis.semantics import pods as pod_facts
+from kcp.base.values import frozen
 from kcp.machinery import meta
 from kcp.machinery.labels import from_label_selector
 from kcp.scheduler import cycle as deciding
-from kcp.scheduler.cluster_state import ClusterState
+from kcp.scheduler.cluster_state import ClusterState, NodeInfo
 from kcp.scheduler.framework import status as texts
 from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.framework.runtime import Framework
@@ -43,6 +44,7 @@ class After:
     pdb_violations: int = 0
     cleared: tuple[PodInfo, ...] = ()
     candidates: tuple[Candidate, ...] = ()
+    deallocated: str = ""
 
 
 @attrs.frozen(eq=False)
@@ -64,7 +66,7 @@ class Candidate:
 MAX_DRY_RUNS = 50_000
 
 
-@attrs.frozen
+@frozen
 class PreemptionArgs:
     min_percentage: int = 10
     min_absolute: int = 100
@@ -78,25 +80,44 @@ def post_filter(
     seed: int,
     answers: deciding.Answers | None = None,
 ) -> After:
+    """What each post-filter of the profile says, in their order."""
     steps = framework.plugins.post_filters
     reasons: list[str] = []
+    freed = ""
     if "DynamicResources" in steps:
-        if diagnosis.pre_filter is not None:
+        rejected = diagnosis.pre_filter
+        if rejected is not None and rejected.plugin != "DynamicResources":
             return After((texts.CLAIM_STATE_NOT_FOUND,))
-        reasons.append(texts.NO_CLAIMS_TO_DEALLOCATE)
+        devices = framework.plugins.devices
+        said, freed = (texts.NO_CLAIMS_TO_DEALLOCATE, "") if devices is None else devices.to_deallocate(cycle)
+        reasons.append(said)
     if "DefaultPreemption" not in steps:
-        return After(tuple(reasons))
+        return After(tuple(reasons), deallocated=freed)
+    after = _preempt(framework, cycle, diagnosis, number, seed, answers)
+    if after.victims:
+        return attrs.evolve(after, deallocated=freed)
+    return attrs.evolve(after, reasons=(*reasons, *after.reasons), deallocated=freed)
+
+
+def _preempt(
+    framework: Framework,
+    cycle: Cycle,
+    diagnosis: deciding.Diagnosis,
+    number: int,
+    seed: int,
+    answers: deciding.Answers | None,
+) -> After:
     why = not_eligible(cycle, diagnosis)
     if why:
-        return After((*reasons, PREFIX + why))
+        return After((PREFIX + why,))
     candidates, histogram = find_candidates(framework, cycle, diagnosis, number, seed)
     if not candidates:
         text = texts.fit_error(len(framework.state), histogram)
-        return After((*reasons, PREFIX + text), nominated="")
+        return After((PREFIX + text,), nominated="")
     if answers is not None and answers.victims is not None:
         candidates = left_by_extenders(framework.state, candidates, answers.victims)
         if not candidates:
-            return After((*reasons, PREFIX + NO_CANDIDATE))
+            return After((PREFIX + NO_CANDIDATE,))
     best = pick(candidates)
     name = framework.state.infos[best.index].name
     cleared = [
@@ -130,7 +151,8 @@ def not_eligible(cycle: Cycle, diagnosis: deciding.Diagnosis) -> str:
     node = state.nodes.get(info.nominated) if info.nominated else None
     if node is None or node.index < 0 or diagnosis.unresolvable[node.index]:
         return ""
-    if any(p.priority < info.priority and is_being_preempted(p.pod) for p in node.pods.values()):
+    tenants = cycle.framework.plugins.tenants is not None
+    if any((tenants or p.priority < info.priority) and is_being_preempted(p.pod) for p in node.pods.values()):
         return TERMINATING
     return ""
 
@@ -198,6 +220,8 @@ def importance(pod: PodInfo) -> tuple[int, str, str]:
 def is_only_about_room(framework: Framework, cycle: Cycle) -> bool:
     """Whether of all that other pods do only the room they take can keep this pod off a node."""
     plugins = framework.plugins
+    if plugins.tenants is not None:
+        return False
     dynamic = [p for p in framework.active_filters(cycle) if p.name != "NodePorts"]
     return not dynamic and not cycle.cls.ports and plugins.fit is not None and plugins.fit_filters
 
@@ -279,9 +303,9 @@ def dry_run(
 
     Returns the reasons when even without them the pod does not fit.
     """
-    state, info = framework.state, cycle.info
+    state = framework.state
     node = state.infos[index]
-    lower = sorted((p for p in node.pods.values() if p.priority < info.priority), key=importance)
+    lower = sorted(removable(framework, cycle, node), key=importance)
     if not lower:
         return (texts.NO_VICTIMS,)
     dirty, version = len(state.dirty), node.version
@@ -292,7 +316,7 @@ def dry_run(
             removed[pod.uid] = pod
         failure = failure_beside_nominated(framework, cycle, index)
         if failure is not None:
-            return tuple(deciding.reason_texts(framework, cycle, failure[0], failure[1], index))
+            return reasons_beside_nominated(framework, cycle, index)
         violating, others = split_by_budgets(lower, budgets)
         violations = 0
         for pod in (*violating, *others):
@@ -310,15 +334,20 @@ def dry_run(
         node.version = version
 
 
+def removable(framework: Framework, cycle: Cycle, node: NodeInfo) -> list[PodInfo]:
+    """The pods that may be evicted for this pod: those of lower priority, unless queues of tenants say otherwise."""
+    tenants = framework.plugins.tenants
+    if tenants is not None:
+        found: list[PodInfo] = tenants.removable(cycle, node)
+        return found
+    return [p for p in node.pods.values() if p.priority < cycle.info.priority]
+
+
 def failure_beside_nominated(framework: Framework, cycle: Cycle, index: int) -> Any:
     """The first failing filter, with and without the nominated pods of at least the pod's priority."""
     state = framework.state
     name = state.infos[index].name
-    others = [
-        p
-        for p in state.nominations.get(name, {}).values()
-        if p is not cycle.info and p.priority >= cycle.info.priority
-    ]
+    others = deciding.nominated_before(framework, cycle, state.nominations.get(name, {}))
     if others:
         added = deciding.Added(state, others, name)
         try:
@@ -328,6 +357,22 @@ def failure_beside_nominated(framework: Framework, cycle: Cycle, index: int) -> 
         if failure is not None:
             return failure
     return deciding.first_failure(framework, cycle, index)
+
+
+def reasons_beside_nominated(framework: Framework, cycle: Cycle, index: int) -> tuple[str, ...]:
+    """The texts of that failure, which with nominated pods on the node can be another one than without."""
+    state = framework.state
+    name = state.infos[index].name
+    others = deciding.nominated_before(framework, cycle, state.nominations.get(name, {}))
+    for pods in (others, ()) if others else ((),):
+        added = deciding.Added(state, pods, name)
+        try:
+            failure = deciding.first_failure(framework, cycle, index)
+            if failure is not None:
+                return tuple(deciding.reason_texts(framework, cycle, failure[0], failure[1], index))
+        finally:
+            added.undo()
+    return ()
 
 
 def split_by_budgets(

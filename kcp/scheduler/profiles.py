@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from kcp.base.values import frozen
 from kcp.machinery.codec.yaml import YamlError, decode_yaml
 from kcp.machinery.errors import go_quote
 from kcp.scheduler import config_fields, config_validation
@@ -22,7 +23,15 @@ from kcp.scheduler.extender import Extender, extender_of
 from kcp.scheduler.framework.runtime import Framework, PluginSet
 from kcp.scheduler.framework.user_plugin import PluginFailed, made, points_of
 from kcp.scheduler.old_names import STRATEGY_NAMES, today
-from kcp.scheduler.plugin_table import DEFAULT_PLUGINS, POINTS, ROWS, acts_at, defaults_at
+from kcp.scheduler.plugin_table import (
+    DEFAULT_PLUGINS,
+    GANG_SCHEDULING,
+    POINTS,
+    ROWS,
+    TENANT_QUEUE,
+    acts_at,
+    defaults_at,
+)
 from kcp.scheduler.plugins.node_resources_fit import ShapeCache
 from kcp.scheduler.preemption import PreemptionArgs, post_filter
 from kcp.scheduler.rows import digest
@@ -39,7 +48,7 @@ class ConfigError(ValueError):
     """Raised when a KubeSchedulerConfiguration cannot be used; the message says where."""
 
 
-@attrs.frozen
+@frozen
 class UserPlugin:
     """A user's plugin in a profile: enough to find it again, and to know whether it is still the same."""
 
@@ -49,7 +58,7 @@ class UserPlugin:
     points: tuple[str, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Profile:
     """`filters` and `scores` are in order; `args` by plugin name.
 
@@ -64,13 +73,14 @@ class Profile:
     scores: tuple[tuple[str, int], ...] = tuple((n, w) for n, w in DEFAULT_PLUGINS if w and ROWS[n].factory)
     post_filters: tuple[str, ...] = defaults_at("postFilter")
     pre_enqueue: tuple[str, ...] = ("SchedulingGates", "DefaultPreemption")
+    queue_sort: str = "PrioritySort"
     args: Mapping[str, Json] = attrs.field(factory=dict)
     percentage_of_nodes_to_score: int | None = None
     extended: bool = False
     user_plugins: Mapping[str, UserPlugin] = attrs.field(factory=dict)
 
 
-@attrs.frozen
+@frozen
 class Configuration:
     """What a scheduler process does. Times in seconds.
 
@@ -85,6 +95,11 @@ class Configuration:
     notes: tuple[str, ...] = ()
     document: Json | None = None
     base: str = ""
+
+    @property
+    def schedules_gangs(self) -> bool:
+        """Whether PodGroups are looked at."""
+        return any(GANG_SCHEDULING in profile.pre_enqueue for profile in self.profiles)
 
     def profile(self, name: str) -> Profile:
         """Raises KeyError."""
@@ -104,6 +119,9 @@ def build(state: ClusterState, profile: Profile) -> Framework:
     """The profile's plugins on a state. Raises ConfigError when a user's plugin is gone or does not start."""
     names = dict.fromkeys((*profile.enabled, *profile.filters, *(n for n, _ in profile.scores)))
     built = {name: plugin for name in names if (plugin := _plugin(profile, name)) is not None}
+    for plugin in built.values():
+        if hasattr(plugin, "attach"):
+            plugin.attach(state)
     filters = [built[n] for n in profile.filters if n in built and _is_filter(built[n])]
     scores = [(built[n], weight) for n, weight in profile.scores if n in built and _is_score(built[n])]
     weights = dict(profile.scores)
@@ -123,6 +141,8 @@ def build(state: ClusterState, profile: Profile) -> Framework:
         shape_cache=ShapeCache,
         percentage=profile.percentage_of_nodes_to_score,
         base_score=0 if profile.scores or profile.extended else 1,
+        tenants=built.get(TENANT_QUEUE),
+        devices=built.get("DynamicResources"),
     )
     args = profile.args.get("DefaultPreemption") or {}
     preemption = PreemptionArgs(
@@ -387,6 +407,7 @@ def _merged_profile(name: str, plugins: Json, names: _Names) -> Profile:
         scores=scores,
         post_filters=tuple(at["postFilter"]),
         pre_enqueue=tuple(p for p in at["preEnqueue"] if p != "DynamicResources"),
+        queue_sort=at["queueSort"][0],
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import attrs
 
+from kcp.apis.semantics.resource_claims import claim_statuses
 from kcp.base.heap import KeyedHeap
 from kcp.machinery import meta
 from kcp.scheduler.hints import OWN_CHANGES, ClusterEvent, interested, own_changes
@@ -26,6 +27,7 @@ SECOND_US = 1_000_000
 MAX_UNSCHEDULABLE_US = 300 * SECOND_US
 FLUSH_EVERY_US = 30 * SECOND_US
 MAX_IN_FLIGHT_EVENTS = 100_000
+SCHEDULING_GATES = ("SchedulingGates",)
 
 
 @attrs.define(eq=False, slots=True)
@@ -46,8 +48,12 @@ class QueuedPod:
     held: bool = False
     woken: bool = False
     trigger: str = "event"
+    why: str = ""
+    """What keeps a gated pod out."""
 
 
+Gate = Callable[[Json], tuple[str, str] | None]
+"""pod -> (plugin, why) when it must not enter the active queue yet."""
 HintCheck = Callable[[QueuedPod, ClusterEvent, list[Any]], bool]
 """(pod, event, hints of the rejecting plugin) -> whether the event can help. The owner knows the state."""
 
@@ -55,12 +61,22 @@ HintCheck = Callable[[QueuedPod, ClusterEvent, list[Any]], bool]
 class SchedulingQueue:
     """Owned by the scheduler's task."""
 
-    def __init__(self, check: HintCheck, initial_backoff_s: float = 1.0, max_backoff_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        check: HintCheck,
+        initial_backoff_s: float = 1.0,
+        max_backoff_s: float = 10.0,
+        gate: Gate | None = None,
+        active: KeyedHeap[str, QueuedPod] | None = None,
+    ) -> None:
+        """`active` is an order of the active queue other than by priority and time."""
         self._check = check
+        self._gate = gate
         self._initial_us = int(initial_backoff_s * SECOND_US)
         self._max_us = int(max_backoff_s * SECOND_US)
         self.pods: dict[str, QueuedPod] = {}
-        self._active: KeyedHeap[str, QueuedPod] = KeyedHeap(_order)
+        self._active: KeyedHeap[str, QueuedPod] = KeyedHeap(by_priority) if active is None else active
+        self._ordered = active is not None
         self._backoff: KeyedHeap[str, QueuedPod] = KeyedHeap(self._backoff_order)
         self._errors: KeyedHeap[str, QueuedPod] = KeyedHeap(self._backoff_order)
         self._waiting: dict[str, QueuedPod] = {}
@@ -71,6 +87,11 @@ class SchedulingQueue:
 
     def __len__(self) -> int:
         return len(self.pods)
+
+    @property
+    def has_active(self) -> bool:
+        """Whether a pod waits for nothing but its attempt."""
+        return len(self._active) > 0
 
     def sizes(self) -> dict[str, int]:
         """How many pods are where; `in_flight_events` is 0 when the queue is idle."""
@@ -98,10 +119,28 @@ class SchedulingQueue:
     def _enqueue(self, queued: QueuedPod) -> None:
         if queued.pod["spec"].get("schedulingGates"):
             queued.place = "gated"
-            queued.rejected_by = ("SchedulingGates",)
-        else:
+            queued.rejected_by = SCHEDULING_GATES
+        elif not self._gated(queued):
             queued.place = "active"
             self._active.push(queued.uid, queued)
+
+    def _gated(self, queued: QueuedPod) -> bool:
+        """Whether a plugin keeps the pod out; it is in no part of the queue then."""
+        found = self._gate(queued.pod) if self._gate is not None else None
+        if found is None:
+            return False
+        queued.place, queued.rejected_by, queued.why = "gated", (found[0],), found[1]
+        return True
+
+    def recheck(self, uids: Iterable[str], now_us: int) -> None:
+        """What kept these pods out, or was against them, may have changed."""
+        for uid in uids:
+            queued = self.pods.get(uid)
+            if queued is not None and queued.place == "gated" and queued.rejected_by != SCHEDULING_GATES:
+                queued.rejected_by = ()
+                self._enqueue(queued)
+            elif queued is not None and queued.place == "unschedulable":
+                self._wake(queued, now_us)
 
     def update(self, old: Json, new: Json, priority: int, now_us: int) -> None:
         """The waiting pod itself changed."""
@@ -115,14 +154,19 @@ class SchedulingQueue:
             self._active.push(uid, queued)
         elif queued.place == "gated":
             if not new["spec"].get("schedulingGates"):
+                if queued.rejected_by == SCHEDULING_GATES:
+                    queued.timestamp_us = now_us
                 queued.rejected_by = ()
-                queued.timestamp_us = now_us
                 self._enqueue(queued)
         elif queued.place == "unschedulable" and self._helps(queued, old, new):
             self._wake(queued, now_us)
 
     def _helps(self, queued: QueuedPod, old: Json, new: Json) -> bool:
-        if old["spec"] == new["spec"] and meta.labels(old) == meta.labels(new):
+        if (
+            old["spec"] == new["spec"]
+            and meta.labels(old) == meta.labels(new)
+            and claim_statuses(old) == claim_statuses(new)
+        ):
             return False
         changes = own_changes(old, new)
         if not queued.rejected_by:
@@ -159,10 +203,30 @@ class SchedulingQueue:
 
     def pop(self, now_us: int) -> QueuedPod | None:
         """The next pod to decide on, now in flight; from the backoff queue when nothing else is active."""
+        if self._ordered and not len(self._active):
+            self._activate_backoff()
         heap = self._active if len(self._active) else self._backoff
         if not len(heap):
             return None
         uid, queued = heap.pop()
+        return self._take_off(uid, queued)
+
+    def _activate_backoff(self) -> None:
+        """Those that back off are next, and an order of its own goes for them too."""
+        while len(self._backoff):
+            uid, queued = self._backoff.pop()
+            queued.place = "active"
+            self._active.push(uid, queued)
+
+    def take(self, uid: str) -> QueuedPod | None:
+        """A certain pod, to be decided on now; None when it is held, kept out, or not here."""
+        queued = self.pods.get(uid)
+        if queued is None or queued.held or queued.place in ("gated", "flight"):
+            return None
+        self._leave(queued)
+        return self._take_off(uid, queued)
+
+    def _take_off(self, uid: str, queued: QueuedPod) -> QueuedPod:
         queued.place = "flight"
         queued.attempts += 1
         queued.rejected_by = ()
@@ -195,6 +259,12 @@ class SchedulingQueue:
             self._wake_from_nowhere(queued, now_us)
         else:
             self._park(queued)
+
+    def keep_out(self, queued: QueuedPod) -> None:
+        """The pod in flight turns out to be one that must not be tried yet."""
+        self._land(queued.uid)
+        if queued.uid in self.pods and queued.place == "flight":
+            self._enqueue(queued)
 
     def land_all(self, now_us: int) -> None:
         """Nobody works on any pod any more: those in flight are to be tried again."""
@@ -240,6 +310,8 @@ class SchedulingQueue:
 
     def _wake_from_nowhere(self, queued: QueuedPod, now_us: int) -> None:
         queued.trigger = "event"
+        if self._gate is not None and self._gated(queued):
+            return
         if self.backoff_until_us(queued) > now_us:
             self._to_backoff(queued, "backoff")
         else:
@@ -304,5 +376,6 @@ class SchedulingQueue:
         return min(due) if due else None
 
 
-def _order(queued: QueuedPod) -> tuple[int, int]:
+def by_priority(queued: QueuedPod) -> tuple[int, int]:
+    """Higher priority first, then earlier time."""
     return -queued.priority, queued.timestamp_us

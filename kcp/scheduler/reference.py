@@ -13,8 +13,11 @@ from typing import Any
 import attrs
 
 from kcp.apis.semantics import affinity, pods, taints, topology
+from kcp.apis.semantics.declared_features import required_features
 from kcp.base.values import frozen
 from kcp.machinery.labels import Selector, from_label_selector
+from kcp.scheduler import reference_devices
+from kcp.scheduler.reference_devices import DeviceWorld
 
 Json = dict[str, Any]
 MASK = 2**64 - 1
@@ -38,6 +41,7 @@ class World:
     volumes: dict[str, Json] = attrs.field(factory=dict)
     volume_limits: dict[str, dict[str, int]] = attrs.field(factory=dict)
     hard_affinity_weight: int = 1
+    devices: DeviceWorld = attrs.field(factory=DeviceWorld)
     _amounts: dict[int, tuple[Json, dict[str, int]]] = attrs.field(factory=dict, repr=False)
 
     def amounts_of(self, obj: Json, read: Callable[[Json], Json]) -> dict[str, int]:
@@ -386,6 +390,16 @@ def _affinity(world: World, pod: Json, node: Json) -> list[str]:
     return []
 
 
+def _no_devices(world: World, pod: Json, node: Json) -> list[str]:
+    return reference_devices.refusal(world.devices, pod, node)
+
+
+def _lacks_features(world: World, pod: Json, node: Json) -> list[str]:
+    declared = (node.get("status") or {}).get("declaredFeatures") or []
+    lacking = [name for name in required_features(pod["spec"]) if name not in declared]
+    return ["node(s) didn't match Pod's required features"] if lacking else []
+
+
 FILTERS: tuple[tuple[str, Callable[[World, Json, Json], list[str]]], ...] = (
     ("NodeUnschedulable", _unschedulable),
     ("TaintToleration", _tainted),
@@ -398,6 +412,8 @@ FILTERS: tuple[tuple[str, Callable[[World, Json, Json], list[str]]], ...] = (
     ("VolumeZone", _volume_in_other_zone),
     ("PodTopologySpread", _spread_unevenly),
     ("InterPodAffinity", _affinity),
+    ("DynamicResources", _no_devices),
+    ("NodeDeclaredFeatures", _lacks_features),
 )
 
 
@@ -412,6 +428,7 @@ def total_scores(world: World, pod: Json, feasible: Sequence[Json]) -> list[int]
         (1, [_least_allocated(world, pod, node) for node in feasible]),
         (2, _spread_scores(world, pod, feasible)),
         (2, _affinity_scores(world, pod, feasible)),
+        (2, reference_devices.scores(world.devices, pod, feasible)),
         (1, [_balanced(world, pod, node) for node in feasible]),
         (1, [_image_locality(world, pod, node) for node in feasible]),
     ):

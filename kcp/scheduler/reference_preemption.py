@@ -13,7 +13,7 @@ import attrs
 from kcp.apis.semantics import pods
 from kcp.base.values import frozen
 from kcp.machinery.labels import from_label_selector
-from kcp.scheduler import reference
+from kcp.scheduler import reference, reference_devices
 from kcp.scheduler.reference import (
     Verdict,
     World,
@@ -38,6 +38,10 @@ HOPELESS = (
     "node(s) had no available volume zone",
     "node(s) didn't match PersistentVolume's node affinity",
     "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
+    "cannot allocate all claims",
+    "resourceclaim not available on the node",
+    "invalid resource pools were encountered",
+    "node(s) didn't match Pod's required features",
 )
 """Reasons that no removal of pods mends."""
 
@@ -87,7 +91,8 @@ def make_room(world: World, pod: Json, verdict: Verdict, cycle: int, seed: int) 
         return attrs.evolve(verdict, text="no nodes available to schedule pods")
     head = f"0/{len(world.nodes)} nodes are available:"
     reasons = [reason for _, every in verdict.failures.values() for reason in every]
-    text = f"{head}{_histogram(reasons)} no new claims to deallocate, preemption: "
+    claims = reference_devices.post_filter(world.devices, pod, world.nodes, verdict.failures)
+    text = f"{head}{_histogram(reasons)} {claims}, preemption: "
     if pod["spec"].get("preemptionPolicy") == "Never":
         return attrs.evolve(verdict, text=f"{text}not eligible due to preemptionPolicy=Never.")
     rooms, why_not = _rooms(world, pod, verdict, cycle, seed)

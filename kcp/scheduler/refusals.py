@@ -12,7 +12,10 @@
     VolumeRestrictions   {"held by": […]}
     VolumeZone           {"zones": [{"key", "wants": […], "has"}]}
     VolumeBinding        {"claims": [{"claim", "volume", "storage class", "asks"}]}
+    DynamicResources     {"claims": […, that cannot be used there], "requests": [{"claim", "request", "wants", "devices": [{"device", "why"}]}]}
+    NodeDeclaredFeatures {"needs": […], "lacks": […]}
     NodeName             {"wants"}
+    TenantQueue          {"queues": [{"queue", "used", "capability", "due"}]}, from the pod's to the topmost
 
 A user's plugin may have a method `explain(pod, node)` that gives such an object.
 """
@@ -25,11 +28,14 @@ from typing import Any
 
 from kcp.apis.semantics import affinity, taints
 from kcp.apis.semantics import volumes as volume_facts
+from kcp.apis.semantics.declared_features import required_features
 from kcp.machinery import meta
 from kcp.scheduler.cluster_state import NodeInfo
+from kcp.scheduler.dra.refusals import requests_on
 from kcp.scheduler.framework.node_views import Node
 from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.plugins import (
+    dynamic_resources,
     node_ports,
     node_volume_limits,
     pod_topology_spread,
@@ -245,6 +251,32 @@ def _claims(cycle: Cycle, index: int) -> Json:
     return {"claims": found}
 
 
+# --- tenants ---
+
+
+def _queues(cycle: Cycle, index: int) -> Json:
+    plugin = cycle.framework.plugins.tenants
+    return dict(plugin.numbers(cycle)) if plugin is not None else {}
+
+
+# --- devices, features ---
+
+
+def _devices(cycle: Cycle, index: int) -> Json:
+    plugin, node = cycle.framework.plugins.devices, cycle.state.infos[index]
+    asked = dynamic_resources.pod_claims(cycle)
+    return {
+        "claims": [meta.key_of(c) for c in asked.claims if not dynamic_resources.suits(c, node)],
+        "requests": requests_on(cycle.state, asked.to_allocate, node, plugin.selectors),
+    }
+
+
+def _features(cycle: Cycle, index: int) -> Json:
+    needed = required_features(cycle.info.pod["spec"])
+    declared = cycle.state.infos[index].features
+    return {"needs": list(needed), "lacks": [name for name in needed if name not in declared]}
+
+
 _NUMBERS: Mapping[str, Callable[[Cycle, int], Json]] = {
     "NodeResourcesFit": _room,
     "TaintToleration": _taint,
@@ -257,4 +289,7 @@ _NUMBERS: Mapping[str, Callable[[Cycle, int], Json]] = {
     "VolumeRestrictions": _disks,
     "VolumeZone": _zones,
     "VolumeBinding": _claims,
+    "DynamicResources": _devices,
+    "NodeDeclaredFeatures": _features,
+    "TenantQueue": _queues,
 }

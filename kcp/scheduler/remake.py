@@ -14,15 +14,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kcp.scheduler import profiles
-from kcp.scheduler.cluster_state import RESOURCES, ClusterState
+from kcp.scheduler.cluster_state import OPTIONAL_RESOURCES, RESOURCES, ClusterState
 from kcp.scheduler.cycle import Answers, Decision, decide
 from kcp.scheduler.framework.runtime import Framework
+from kcp.scheduler.pod_class import PodInfo
 from kcp.scheduler.profiles import Profile
 from kcp.scheduler.rows import CONTEXT, effect_of
 
 Json = dict[str, Any]
-WATCHED = RESOURCES
-"""The resources of a scheduler's frontier."""
+WATCHED = (*RESOURCES, *OPTIONAL_RESOURCES)
+"""The resources that a scheduler's frontier may have."""
 
 
 class Remaker:
@@ -36,6 +37,7 @@ class Remaker:
         self._frameworks: dict[str, Framework] = {}
         self.framework = self.use(profile or Profile())
         self._assumed: dict[str, str] = {}
+        self._taken: list[tuple[PodInfo, str]] = []
         self.last: Decision | None = None
 
     def use(self, profile: Profile) -> Framework:
@@ -60,6 +62,7 @@ class Remaker:
         info = self.state.pods.get(recorded["uid"])
         theirs = {name: value for name, value in recorded.items() if name not in CONTEXT}
         if info is None:
+            self._put_back()
             return {"kind": "Gone", "uid": recorded["uid"], "key": key}, theirs
         answers = Answers.of(recorded.get("extenders"))
         decision = decide(
@@ -67,7 +70,10 @@ class Remaker:
         )
         self.last = decision
         self._bound(recorded)
-        return effect_of(info, decision), theirs
+        ours = effect_of(info, decision)
+        if theirs["kind"] == "Wait" and ours["kind"] in ("Bind", "Preempt"):
+            ours["kind"] = "Wait"
+        return ours, theirs
 
     def follow(self, effects: Sequence[Json]) -> None:
         """Take over what a row of another profile on the same state tells. The state must stand at its frontier."""
@@ -77,6 +83,17 @@ class Remaker:
     def _bound(self, recorded: Json) -> None:
         if recorded["kind"] == "Bind":
             self._assumed[recorded["uid"]] = recorded["node"]
+        elif "tried" in recorded:
+            self._assumed[recorded["uid"]] = recorded["tried"]
+        if recorded["uid"] in self._assumed:
+            self.state.devices.take(recorded["uid"], recorded.get("allocations") or {})
+        self._put_back()
+
+    def _put_back(self) -> None:
+        """The victims that a gang's trial had taken away."""
+        for victim, node in reversed(self._taken):
+            self.state.add_to_node(victim, node)
+        self._taken = []
 
     def _follow(self, recorded: Json) -> None:
         """Assume what the scheduler assumed then."""
@@ -94,8 +111,25 @@ class Remaker:
             if self.state.assumed.get(uid) != node or pods[uid].node != node:
                 self.state.assume(uid, node)
         self.state.reserved = dict(recorded.get("reserved") or {})
+        self.state.set_guard(recorded.get("guard") or {})
+        evicting: Json = recorded.get("evicting") or {}
+        self.state.evicting = {uid: tuple(victims) for uid, victims in evicting.items()}
+        self._follow_devices(recorded)
         nominated: Json = recorded.get("nominated_here") or {}
         for uid in [uid for uid in self.state.nominated_here if uid not in nominated]:
             self.state.withdraw(uid)
         for uid, node in nominated.items():
             self.state.nominate(uid, node)
+        for uid in recorded.get("taken", ()):
+            victim = pods.get(uid)
+            if victim is not None and victim.node:
+                self._taken.append((victim, victim.node))
+                self.state.take_from_node(victim)
+
+    def _follow_devices(self, recorded: Json) -> None:
+        devices = self.state.devices
+        if "assumed" in recorded:
+            devices.set_under_way(recorded.get("allocating") or {})
+        for key in recorded.get("ended", ()):
+            devices.give_back(key)
+        devices.ended.clear()

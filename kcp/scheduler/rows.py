@@ -6,10 +6,16 @@ One effect per row:
     {"kind": "Status", "uid": …, "cycle": 813, "seed": 1, "text": "0/3 nodes are available: …", "plugins": […]}
     {"kind": "Preempt", …, "nominated": "n-1", "victims": [{"key", "uid"}, …], "pdb_violations": 0, "cleared": […]}
 
+    {"kind": "Wait", …}    as Bind or Preempt, but nothing came of it: the pod's gang did not fit as a whole
+
 What the state holds beyond the objects at the row's frontier stands in the row too: `assumed` {uid: node} in rows with a
 whole frontier, `forgot` [uid, …] for what was taken back since the row before (each Bind row itself adds to it), and
 `nominated_here` {uid: node} whenever nominations differ from what the objects say; `reserved` {volume: claim} while
-volumes are being bound; `extenders` has the answers of extenders that were asked. Profiles of one scheduler share one
+volumes are being bound; `allocating` {claim: {"pod", "allocation"}} in rows with a whole frontier for devices that are not in
+the log yet, `ended` [claim, …] for those that came into it or were given back since the row before (each Bind row itself
+adds its `allocations`); pods of a `gang` are decided on with those before them where they were `tried` and without the
+victims `taken` so far; `guard` {node: level} are nodes that failed pods lately; `evicting` {pod: [victim, …]} what was reclaimed for pods that
+were not decided on again since; `extenders` has the answers of extenders that were asked. Profiles of one scheduler share one
 state: only all their rows together, in the order of their ids, tell what it held.
 """
 
@@ -23,13 +29,27 @@ from typing import Any, Protocol
 import attrs
 import orjson
 
+from kcp.base.values import frozen
 from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.cycle import Decision
 from kcp.scheduler.pod_class import PodInfo
 
 Json = dict[str, Any]
 WHOLE_FRONTIER_EVERY = 64
-CONTEXT = ("assumed", "forgot", "nominated_here", "reserved", "extenders")
+CONTEXT = (
+    "assumed",
+    "forgot",
+    "nominated_here",
+    "reserved",
+    "extenders",
+    "gang",
+    "tried",
+    "taken",
+    "guard",
+    "evicting",
+    "allocating",
+    "ended",
+)
 
 
 class DecisionSink(Protocol):
@@ -42,7 +62,7 @@ class DecisionSink(Protocol):
         ...
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Decided:
     """One row, in the form in which controllers hand over theirs."""
 
@@ -78,10 +98,13 @@ def effect_of(info: PodInfo, decision: Decision) -> Json:
     """What was decided, without what it was decided on."""
     head: Json = {"uid": info.uid, "cycle": decision.cycle, "seed": decision.seed}
     if decision.node:
-        return {
+        bind: Json = {
             "kind": "Bind", **head, "node": decision.node, "feasible": decision.feasible, "ties": decision.ties,
             "total": decision.total,
         }  # fmt: skip
+        if decision.allocations:
+            bind["allocations"] = dict(decision.allocations)
+        return bind
     effect: Json = {"kind": "Preempt" if decision.victims else "Status", **head, "text": decision.text}
     if decision.diagnosis is not None:
         effect["plugins"] = list(decision.diagnosis.plugins)
@@ -90,6 +113,8 @@ def effect_of(info: PodInfo, decision: Decision) -> Json:
     if decision.victims:
         effect["victims"] = [{"key": v.key, "uid": v.uid} for v in decision.victims]
         effect["pdb_violations"] = decision.pdb_violations
+    if decision.deallocated:
+        effect["deallocated"] = decision.deallocated
     if decision.cleared:
         effect["cleared"] = [p.uid for p in decision.cleared]
     return effect
@@ -133,4 +158,15 @@ class Rows:
             found["nominated_here"] = dict(state.nominated_here)
         if state.reserved:
             found["reserved"] = dict(state.reserved)
+        if state.evicting:
+            found["evicting"] = {uid: list(victims) for uid, victims in state.evicting.items()}
+        if state.guard:
+            found["guard"] = dict(state.guard)
+        devices = state.devices
+        if "*" in frontier:
+            if devices.under_way:
+                found["allocating"] = dict(devices.under_way)
+        elif devices.ended:
+            found["ended"] = list(devices.ended)
+        devices.ended.clear()
         return found

@@ -23,12 +23,17 @@ from kcp.base.clock import Clock, microseconds
 from kcp.client.cache.shared_informer import InformerFactory, SharedInformer
 from kcp.client.client import Client
 from kcp.client.transport import Unreachable
+from kcp.machinery import meta
 from kcp.machinery.errors import ApiError, NotFound
+from kcp.machinery.times import format_time
 from kcp.scheduler import profiles
 from kcp.scheduler.binding import Binding, commit
 from kcp.scheduler.cluster_state import RESOURCES, ClusterState
 from kcp.scheduler.consultation import Said, answers_for, ask, ask_about_victims
 from kcp.scheduler.cycle import Answers, Decision, decide, feasible_names
+from kcp.scheduler.dra.binding import ClaimsNotBound, PodClaimsBinder, claims_to_bind
+from kcp.scheduler.dra.claims import ClaimGate, has_claims
+from kcp.scheduler.dra.devices import CLAIMS
 from kcp.scheduler.events import Follower
 from kcp.scheduler.extender import Extender, ExtenderCalls, ExtenderFailed, interested
 from kcp.scheduler.framework import status as texts
@@ -36,6 +41,7 @@ from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.framework.user_plugin import PluginFailed
 from kcp.scheduler.hints import waits_for
+from kcp.scheduler.own_plugins import OwnPlugins, own_plugins
 from kcp.scheduler.plugins.volume_binding import Provision, plans_for
 from kcp.scheduler.pod_class import PodInfo
 from kcp.scheduler.profiles import Configuration
@@ -43,7 +49,7 @@ from kcp.scheduler.queue import QueuedPod, SchedulingQueue
 from kcp.scheduler.rows import Decided, DecisionSink, Rows, code_digest, effect_of
 from kcp.scheduler.unclaimed import text_for
 from kcp.scheduler.volumes import BIND_TIMEOUT_S, VolumesNotBound, bind_volumes, reserve, unreserve
-from kcp.scheduler.writes import EventWriter, Eviction, StatusWrite, Writes, unchanged
+from kcp.scheduler.writes import Deallocation, EventWriter, Eviction, StatusWrite, Writes, unchanged
 
 Json = dict[str, Any]
 log = structlog.get_logger()
@@ -56,6 +62,11 @@ ATTEMPTS_PER_STEP = 256
 """Attempts after which other tasks get their turn, bound or not."""
 CONSULTATIONS = 64
 """Pods about which extenders are asked at the same time at most. Others are decided meanwhile."""
+
+
+def _as_counted(info: PodInfo, attempts: int) -> int:
+    del info
+    return attempts
 
 
 @attrs.define(eq=False)
@@ -78,6 +89,8 @@ class Scheduler:
     queue: SchedulingQueue = attrs.field(init=False)
     frameworks: dict[str, Framework] = attrs.field(factory=dict, init=False)
     attempts: int = attrs.field(default=0, init=False)
+    numbering: Callable[[PodInfo, int], int] = attrs.field(default=_as_counted, init=False)
+    """Which cycle an attempt at a pod is, by the count of all attempts: the number decides between equal nodes."""
     bound: int = attrs.field(default=0, init=False)
     unschedulable: int = attrs.field(default=0, init=False)
     errors: int = attrs.field(default=0, init=False)
@@ -88,41 +101,57 @@ class Scheduler:
     _code_hash: str = attrs.field(default="", init=False)
     _wake: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _storage: anyio.Event = attrs.field(factory=anyio.Event, init=False)
-    _with_volumes: list[tuple[Binding, list[Provision]]] = attrs.field(factory=list, init=False)
+    with_volumes: list[tuple[Binding, list[Provision]]] = attrs.field(factory=list, init=False)
+    gangs: list[list[Binding]] = attrs.field(factory=list, init=False)
     _calls: ExtenderCalls = attrs.field(factory=ExtenderCalls, init=False)
     _to_consult: deque[QueuedPod] = attrs.field(factory=deque, init=False)
     _consulting: int = attrs.field(default=0, init=False)
-    _follower: Follower = attrs.field(init=False)
+    _committing: int = attrs.field(default=0, init=False)
+    _running: bool = attrs.field(default=False, init=False)
+    forgot: list[str] = attrs.field(factory=list, init=False)
+    """Assumptions that were taken back, until the next row tells it."""
+    own: OwnPlugins | None = attrs.field(init=False)
+    _claim_gate: ClaimGate = attrs.field(init=False)
+    follower: Follower = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        forgot: list[str] = []
         for profile in self.configuration.profiles:
             self.frameworks[profile.name] = profiles.build(self.state, profile)
-            self._rows[profile.name] = Rows(self.recorded.get(profile.name, 0), forgot=forgot)
+            self._rows[profile.name] = Rows(self.recorded.get(profile.name, 0), forgot=self.forgot)
             self._hashes[profile.name] = profiles.config_digest(profile)
         self._code_hash = code_digest()
         self.writes = Writes(self.client, self.clock, self.write_event)
+        self._claim_gate = ClaimGate(self.state)
+        self.own = own = own_plugins(self.configuration, self.state, self.frameworks, self._now_us)
         self.queue = SchedulingQueue(
-            self._hint, self.configuration.initial_backoff_s, self.configuration.max_backoff_s
+            self._hint,
+            self.configuration.initial_backoff_s,
+            self.configuration.max_backoff_s,
+            self._gate,
+            own.order if own is not None else None,
         )
-        self._follower = Follower(
-            self.state, self.queue, frozenset(self.frameworks), self._now_us, self._wake_up
+        self.follower = Follower(
+            self.state, self.queue, frozenset(self.frameworks), self._now_us, self._wake_up, own
         )
-        for resource in RESOURCES:
+        for resource in (*RESOURCES, *(own.resources if own is not None else ())):
             informer = self.watched[resource] = self.informers.informer(resource)
-            informer.add_handler(partial(self._follower.follow, resource))
+            informer.add_handler(partial(self.follower.follow, resource))
         self.watched["persistentvolumeclaims"].add_handler(self._storage_changed)
+        self.watched[CLAIMS].add_handler(self._storage_changed)
+        self.watched[CLAIMS].add_handler(self._claim_changed)
 
     async def run(self) -> None:
         """Wait for the caches, then schedule until cancelled."""
         for informer in self.watched.values():
             await informer.wait_for_sync(SYNC_TIMEOUT_S)
         self._start_anew()
+        self._running = True
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self.writes.run)
                 await self._schedule_forever(group)
         finally:
+            self._running = False
             with anyio.CancelScope(shield=True):
                 await self._calls.close()
 
@@ -133,10 +162,12 @@ class Scheduler:
         for uid in list(self.state.assumed):
             self.state.forget(uid)
         self.state.reserved.clear()
-        self._with_volumes = []
+        self.state.devices.set_under_way({})
+        self.with_volumes = []
+        self.gangs = []
         self._calls = ExtenderCalls()
         self._to_consult.clear()
-        self._consulting = 0
+        self._consulting = self._committing = 0
         self.queue.land_all(self._now_us())
 
     async def _schedule_forever(self, group: TaskGroup) -> None:
@@ -144,22 +175,28 @@ class Scheduler:
         while True:
             self._wake = anyio.Event()
             self.queue.tick(self._now_us())
+            if self.own is not None:
+                self.own.tick(self, self._now_us())
             self._mention_unclaimed()
             batch, more = self._decide_some()
             self._consult_some(group)
-            for binding, plans in self._with_volumes:
+            for binding, plans in self.with_volumes:
                 group.start_soon(self._bind_volumes, binding, plans)
-            self._with_volumes = []
-            if batch:
-                await under_way.acquire()
-                group.start_soon(self._commit, batch, under_way)
-            if batch or more:
+            self.with_volumes = []
+            for together in (*self.gangs, batch):
+                if together:
+                    await under_way.acquire()
+                    group.start_soon(self._commit, together, under_way)
+            if batch or more or self.gangs:
+                self.gangs = []
                 await anyio.sleep(0)
             else:
                 await self._wait()
 
     async def _wait(self) -> None:
-        due = [us for us in (self.queue.due_us(), self._follower.unclaimed.due_us()) if us is not None]
+        due = [us for us in (self.queue.due_us(), self.follower.unclaimed.due_us()) if us is not None]
+        if self.own is not None:
+            due += self.own.due_us()
         if not due:
             await self._wake.wait()
             return
@@ -171,6 +208,28 @@ class Scheduler:
         """How many rows each profile has written, those before this start included."""
         return {name: rows.written for name, rows in self._rows.items()}
 
+    @property
+    def busy(self) -> bool:
+        """Whether pods wait for an attempt that could be made now, or bindings are on their way into the log."""
+        return self._running and (self._committing > 0 or self.queue.has_active)
+
+    def _gate(self, pod: Json) -> tuple[str, str] | None:
+        """What keeps a pod out of the active queue."""
+        if has_claims(pod) and self._allocates(pod):
+            why = self._claim_gate.gate(pod)
+            if why:
+                return self._claim_gate.name, why
+        return self.own.gates(pod) if self.own is not None else None
+
+    def _allocates(self, pod: Json) -> bool:
+        framework = self.frameworks.get(pod["spec"].get("schedulerName") or profiles.DEFAULT_NAME)
+        return framework is not None and framework.plugins.devices is not None
+
+    def _claim_changed(self, old: Json | None, new: Json | None) -> None:
+        """Pods that waited for a claim to be there may be tried."""
+        if new is not None:
+            self.queue.recheck(self._claim_gate.waiting_for(meta.key_of(new)), self._now_us())
+
     def _wake_up(self) -> None:
         self._wake.set()
 
@@ -178,7 +237,7 @@ class Scheduler:
         return microseconds(self.clock.now())
 
     def _mention_unclaimed(self) -> None:
-        for pod in self._follower.unclaimed.due(self._now_us()):
+        for pod in self.follower.unclaimed.due(self._now_us()):
             text = text_for(pod, list(self.frameworks))
             self.write_event(pod, "Warning", "FailedScheduling", text, "Scheduling", None)
 
@@ -209,28 +268,34 @@ class Scheduler:
             self.write_event(info.pod, "Warning", "FailedScheduling", text, "Scheduling", None)
             self.queue.done(queued.uid)
             return None
+        if self.own is not None and self.own.takes(self, queued, info, now_us):
+            return None
+        return self.attempt_alone(queued, info, now_us)
+
+    def attempt_alone(self, queued: QueuedPod, info: PodInfo, now_us: int) -> Binding | None:
         if self.configuration.extenders and interested(self.configuration.extenders, info.pod):
             self._to_consult.append(queued)
             return None
         started_s = self.clock.monotonic()
-        decision = self._decide(queued, info, now_us)
+        decision = self.decide(queued, info, now_us)
         return None if decision is None else self._take(queued, info, decision, now_us, started_s)
 
-    def _framework(self, info: PodInfo) -> Framework:
+    def framework(self, info: PodInfo) -> Framework:
         return self.frameworks[info.pod["spec"].get("schedulerName") or profiles.DEFAULT_NAME]
 
-    def _decide(
+    def decide(
         self, queued: QueuedPod, info: PodInfo, now_us: int, answers: Answers | None = None
     ) -> Decision | None:
         """None when deciding failed; the pod is back in the queue then."""
         self.attempts += 1
         try:
-            return decide(self._framework(info), info, cycle=self.attempts, seed=self.seed, answers=answers)
+            cycle = self.numbering(info, self.attempts)
+            return decide(self.framework(info), info, cycle=cycle, seed=self.seed, answers=answers)
         except PluginFailed as failure:
-            self._error(queued, info.pod, str(failure), now_us)
+            self.error(queued, info.pod, str(failure), now_us)
         except Exception as bug:
             log.exception("scheduling failed", pod=info.key, cycle=self.attempts)
-            self._error(queued, info.pod, repr(bug), now_us)
+            self.error(queued, info.pod, repr(bug), now_us)
         return None
 
     def _take(
@@ -243,21 +308,23 @@ class Scheduler:
         answers: Answers | None = None,
     ) -> Binding | None:
         """Record the decision and act on it. None: there is no binding that only needs to be committed."""
-        framework = self._framework(info)
-        number = self._record(framework.name, queued, info, decision, now_us, started_s, answers)
+        framework = self.framework(info)
+        number = self.record(framework.name, queued, info, decision, now_us, started_s, answers)
         if decision.node:
             plans = plans_for(Cycle(self.state, info, framework), self.state.nodes[decision.node])
             self.state.assume(info.uid, decision.node)
-            binding = Binding(queued, info.pod, decision.node, number)
-            if not plans:
+            claims = claims_to_bind(self.state, info.pod, decision.allocations)
+            self.state.devices.take(info.uid, decision.allocations)
+            binding = Binding(queued, info.pod, decision.node, number, claims=claims)
+            if not plans and not claims:
                 return binding
             reserve(self.state, plans)
-            self._with_volumes.append((binding, plans))
+            self.with_volumes.append((binding, plans))
             return None
-        self._unschedulable(queued, info, decision, number, now_us)
+        self.rejected(queued, info, decision, number, now_us)
         return None
 
-    def _record(
+    def record(
         self,
         profile: str,
         queued: QueuedPod,
@@ -266,14 +333,17 @@ class Scheduler:
         now_us: int,
         started_s: float,
         answers: Answers | None,
+        extra: Json | None = None,
     ) -> int:
-        """Written before the binding is asked for, so both ride in the same batch of the log."""
+        """Written before the binding is asked for, so both ride in the same batch of the log. `extra` goes into the effect."""
         rows, number = self._rows[profile], self.sink.next_id()
         frontier = rows.frontier({resource: informer.rv for resource, informer in self.watched.items()})
         effect = effect_of(info, decision)
         effect.update(rows.context(frontier, self.state))
         if answers is not None:
             effect["extenders"] = answers.document()
+        if extra is not None:
+            effect.update(extra)
         self.sink.record(
             Decided(
                 id=number,
@@ -308,7 +378,7 @@ class Scheduler:
             if info is None or info.node:
                 self.queue.done(queued.uid)
             else:
-                self._error(queued, info.pod, str(error), self._now_us())
+                self.error(queued, info.pod, str(error), self._now_us())
         finally:
             self._consulting -= 1
             self._wake_up()
@@ -344,7 +414,7 @@ class Scheduler:
 
     def _feasible(self, info: PodInfo) -> list[str]:
         try:
-            return feasible_names(self._framework(info), info, cycle=self.attempts + 1, seed=self.seed)
+            return feasible_names(self.framework(info), info, cycle=self.attempts + 1, seed=self.seed)
         except PluginFailed as failure:
             raise ExtenderFailed(str(failure)) from failure
 
@@ -355,7 +425,7 @@ class Scheduler:
         if info is None:
             return None
         answers = answers_for(said, self._feasible(info), victims)
-        decision = self._decide(queued, info, self._now_us(), answers)
+        decision = self.decide(queued, info, self._now_us(), answers)
         return None if decision is None else (info, decision, answers)
 
     async def _ask_about(
@@ -389,6 +459,7 @@ class Scheduler:
     # --- bound ---
 
     async def _commit(self, batch: list[Binding], under_way: anyio.Semaphore) -> None:
+        self._committing += 1
         try:
             outcomes = await commit(self.client, batch)
             now_us = self._now_us()
@@ -398,32 +469,59 @@ class Scheduler:
                 else:
                     self._not_bound(binding, error, now_us)
         finally:
+            self._committing -= 1
             under_way.release()
             self._wake_up()
 
     async def _bind_volumes(self, binding: Binding, plans: list[Provision]) -> None:
-        """The slow way into the log: first the pod's claims, then the pod."""
+        """The slow way into the log: first the pod's claims, of volumes and of devices, then the pod."""
+        devices = PodClaimsBinder(
+            self.client, self.state, binding.pod, binding.claims, binding.decision, self._timestamp
+        )
         try:
-            await bind_volumes(
-                self.client,
-                self.state,
-                plans,
-                binding.node,
-                binding.decision,
-                lambda: self._storage,
-                self._volumes_timeout_s(binding.pod),
-            )
-            error = await self._bound_by_extender(binding)
-        except (VolumesNotBound, ApiError, Unreachable) as failure:
-            text = f'running PreBind plugin "VolumeBinding": {failure}'
-            error = ApiError(text)
+            error = await self._prepare(binding, plans, devices)
+            if error is None:
+                error = await self._bound_by_extender(binding)
         finally:
             unreserve(self.state, plans)
         if error is None:
             self._scheduled(binding)
         else:
+            await devices.undo()
             self._not_bound(binding, error, self._now_us())
         self._wake_up()
+
+    async def _prepare(
+        self, binding: Binding, plans: list[Provision], devices: PodClaimsBinder
+    ) -> ApiError | None:
+        """What PreBind plugins do; why the pod cannot be bound, if it cannot."""
+        plugin = "VolumeBinding"
+        try:
+            if plans:
+                timeout_s = self._volumes_timeout_s(binding.pod)
+                changed = self._storage_event
+                await bind_volumes(
+                    self.client, self.state, plans, binding.node, binding.decision, changed, timeout_s
+                )
+            plugin = "DynamicResources"
+            if binding.claims:
+                await devices.bind()
+                await self._wait_for_devices(binding, devices)
+        except (VolumesNotBound, ClaimsNotBound, ApiError, Unreachable) as failure:
+            return ApiError(f'running PreBind plugin "{plugin}": {failure}')
+        return None
+
+    async def _wait_for_devices(self, binding: Binding, devices: PodClaimsBinder) -> None:
+        if devices.waits:
+            text = f"waiting for binding conditions for device on node {binding.node}"
+            self.write_event(binding.pod, "Normal", "BindingConditionsPending", text, "Scheduling", None)
+            await devices.wait_until_ready(self._storage_event)
+
+    def _storage_event(self) -> anyio.Event:
+        return self._storage
+
+    def _timestamp(self) -> str:
+        return format_time(self.clock.now())
 
     def _volumes_timeout_s(self, pod: Json) -> float:
         name = pod["spec"].get("schedulerName") or profiles.DEFAULT_NAME
@@ -445,23 +543,23 @@ class Scheduler:
         uid = binding.queued.uid
         info = self.state.pods.get(uid)
         if uid in self.state.assumed:
-            next(iter(self._rows.values())).forgot.append(uid)
+            self.forgot.append(uid)
             self.state.forget(uid)
-            self._follower.unassumed(binding.pod, binding.node)
-        if info is None or info.bound or isinstance(error, NotFound):
+            self.follower.unassumed(binding.pod, binding.node)
+        if info is None or info.bound or (isinstance(error, NotFound) and not binding.gang):
             self.queue.done(uid)
             return
         log.info("binding failed", pod=binding.queued.key, node=binding.node, error=str(error))
-        self._error(binding.queued, info.pod, f"binding rejected: {error}", now_us)
+        self.error(binding.queued, info.pod, f"binding rejected: {error}", now_us)
 
     # --- not bound ---
 
-    def _error(self, queued: QueuedPod, pod: Json, text: str, now_us: int) -> None:
+    def error(self, queued: QueuedPod, pod: Json, text: str, now_us: int) -> None:
         self.errors += 1
         self.queue.back(queued, (), now_us, error=True)
-        self._tell(pod, "SchedulerError", text, None, 0)
+        self.tell(pod, "SchedulerError", text, None, 0)
 
-    def _unschedulable(
+    def rejected(
         self, queued: QueuedPod, info: PodInfo, decision: Decision, number: int, now_us: int
     ) -> None:
         self.unschedulable += 1
@@ -472,9 +570,11 @@ class Scheduler:
             self.state.nominate(pod.uid, "")
             self.writes.put(StatusWrite(pod.pod, "", "", "", number))
         self.queue.back(queued, [waits_for(plugin) for plugin in plugins], now_us)
+        if decision.deallocated:
+            self.writes.put(Deallocation(self.state.objects[CLAIMS][decision.deallocated], number))
         if decision.victims:
             self._evict(info, decision, number)
-        self._tell(info.pod, "Unschedulable", decision.text, decision.nominated, number)
+        self.tell(info.pod, "Unschedulable", decision.text, decision.nominated, number)
 
     def _evict(self, info: PodInfo, decision: Decision, number: int) -> None:
         uid = info.uid
@@ -485,9 +585,10 @@ class Scheduler:
             self._wake_up()
 
         victims = tuple(victim.pod for victim in decision.victims)
-        self.writes.put(Eviction(info.pod, decision.nominated or "", victims, number, done))
+        by = self.own.evicts(self.state, info, decision) if self.own is not None else ""
+        self.writes.put(Eviction(info.pod, decision.nominated or "", victims, number, done, by))
 
-    def _tell(self, pod: Json, reason: str, text: str, nominated: str | None, number: int) -> None:
+    def tell(self, pod: Json, reason: str, text: str, nominated: str | None, number: int) -> None:
         """Event and condition of a pod that was not scheduled."""
         self.write_event(pod, "Warning", "FailedScheduling", texts.event_text(text), "Scheduling", None)
         write = StatusWrite(pod, reason, text, nominated, number)

@@ -15,11 +15,13 @@ import attrs
 import structlog
 
 from kcp.base.clock import Clock
+from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.client.transport import Unreachable
 from kcp.machinery import meta
 from kcp.machinery.errors import ApiError, Conflict, NotFound
 from kcp.machinery.times import format_time
+from kcp.scheduler.dra.binding import deallocate
 
 Json = dict[str, Any]
 EventWriter = Callable[[Json, str, str, str, str, Json | None], None]
@@ -31,7 +33,7 @@ CAPACITY = 100_000
 VICTIM_DEADLINE_S = 60.0
 
 
-@attrs.frozen(slots=True)
+@frozen
 class StatusWrite:
     """Set PodScheduled=False with this reason and text, and the nomination unless it is None."""
 
@@ -42,7 +44,7 @@ class StatusWrite:
     decision: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Eviction:
     """Victims that must go for a preemptor; `done` is called when all deletions have been asked for, or failed."""
 
@@ -51,9 +53,60 @@ class Eviction:
     victims: tuple[Json, ...]
     decision: int
     done: Callable[[], None]
+    preempted_by: str = ""
+    """Who, in the victims' Events; "": the preemptor itself."""
 
 
-Write = StatusWrite | Eviction
+@frozen
+class GroupStatusWrite:
+    """Set PodGroupScheduled of a PodGroup: True with reason Scheduled, else False."""
+
+    group: Json
+    reason: str
+    message: str
+    decision: int
+
+
+@frozen
+class Deallocation:
+    """A claim that loses its devices, so that its pod can get others elsewhere."""
+
+    claim: Json
+    decision: int
+
+
+Write = StatusWrite | Eviction | GroupStatusWrite | Deallocation
+GROUP_CONDITION = "PodGroupScheduled"
+
+
+def group_says(group: Json, write: GroupStatusWrite) -> bool:
+    """Whether there is nothing to write: the group says this already, or that it was scheduled once."""
+    present = meta.condition(group, GROUP_CONDITION)
+    if present is None:
+        return False
+    if present.get("status") == "True":
+        return True
+    return present.get("reason") == write.reason and (present.get("message") or "") == write.message
+
+
+def group_patch(write: GroupStatusWrite, now: str) -> Json:
+    """A merge patch of the group's status."""
+    group = write.group
+    scheduled = write.reason == "Scheduled"
+    present = meta.condition(group, GROUP_CONDITION)
+    condition: Json = {
+        "type": GROUP_CONDITION,
+        "status": "True" if scheduled else "False",
+        "reason": write.reason,
+        "message": write.message,
+        "lastTransitionTime": now if present is None or scheduled else present.get("lastTransitionTime", now),
+    }
+    if meta.generation(group):
+        condition["observedGeneration"] = meta.generation(group)
+    others = [
+        c for c in (group.get("status") or {}).get("conditions") or () if c.get("type") != GROUP_CONDITION
+    ]
+    return {"metadata": {"uid": meta.uid(group)}, "status": {"conditions": [*others, condition]}}
 
 
 def unchanged(pod: Json, write: StatusWrite) -> bool:
@@ -130,12 +183,17 @@ class Writes:
         """Up to a batch at once; of several status writes for one pod only the last."""
         batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
         statuses = {meta.uid(w.pod): w for w in batch if isinstance(w, StatusWrite)}
+        groups = {meta.uid(w.group): w for w in batch if isinstance(w, GroupStatusWrite)}
         evictions = [w for w in batch if isinstance(w, Eviction)]
         async with anyio.create_task_group() as group:
             for write in statuses.values():
                 group.start_soon(self._write_status, write)
+            for told in groups.values():
+                group.start_soon(self._write_group, told)
             for eviction in evictions:
                 group.start_soon(self._evict, eviction)
+            for freed in [w for w in batch if isinstance(w, Deallocation)]:
+                group.start_soon(deallocate, self.client, freed.claim, freed.decision)
 
     async def _write_status(self, write: StatusWrite) -> None:
         patch = status_patch(write, format_time(self.clock.now()))
@@ -153,6 +211,24 @@ class Writes:
             pass  # it is gone, or another pod of that name came
         except (ApiError, Unreachable) as error:
             log.warning("pod status not written", pod=meta.key_of(write.pod), error=str(error))
+
+    async def _write_group(self, write: GroupStatusWrite) -> None:
+        group = write.group
+        patch = group_patch(write, format_time(self.clock.now()))
+        try:
+            await self.client.patch(
+                "podgroups.scheduling.k8s.io",
+                meta.name(group),
+                patch,
+                "merge",
+                meta.namespace(group),
+                subresource="status",
+                cause=write.decision or None,
+            )
+        except (NotFound, Conflict):
+            pass  # it is gone, or another one of that name came
+        except (ApiError, Unreachable) as error:
+            log.warning("pod group status not written", group=meta.key_of(group), error=str(error))
 
     async def _evict(self, eviction: Eviction) -> None:
         """The last victim is deleted last: its end is what wakes the preemptor."""
@@ -182,7 +258,8 @@ class Writes:
         except (ApiError, Unreachable) as error:
             log.warning("victim not removed", pod=meta.key_of(victim), error=str(error))
             return
-        text = f"Preempted by pod {meta.uid(eviction.preemptor)} on node {eviction.node}"
+        preemptor = eviction.preempted_by or f"pod {meta.uid(eviction.preemptor)}"
+        text = f"Preempted by {preemptor} on node {eviction.node}"
         self.write_event(victim, "Normal", "Preempted", text, "Preempting", eviction.preemptor)
 
 

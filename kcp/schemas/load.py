@@ -8,7 +8,7 @@ their own that is read when the first one is asked for. All answers are shared: 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -58,10 +58,29 @@ def _read(name: str) -> Any:
     return orjson.loads(zstandard.ZstdDecompressor().decompress(packed))
 
 
+def _exact(text: bytes) -> bytes:
+    """A copy as large as its content: orjson leaves room for more."""
+    return bytes(memoryview(text))
+
+
 @cache
-def _definitions() -> dict[str, Json]:
-    data: dict[str, Json] = _read("definitions.json.zst")["definitions"]
-    return data
+def _data() -> tuple[dict[str, bytes], dict[Gvk, str]]:
+    """Each definition by name, as JSON; and the names by kind. A server needs few: decoded they take six times as much."""
+    definitions: dict[str, Json] = _read("definitions.json.zst")["definitions"]
+    texts = {name: _exact(orjson.dumps(definition)) for name, definition in definitions.items()}
+    named = {
+        Gvk(entry["group"], entry["version"], entry["kind"]): name
+        for name, definition in definitions.items()
+        for entry in definition.get(_GVK, ())
+    }
+    return texts, named
+
+
+@lru_cache(maxsize=16)
+def _definition(name: str) -> Json | None:
+    text = _data()[0].get(name)
+    found: Json | None = None if text is None else orjson.loads(text)
+    return found
 
 
 @cache
@@ -70,34 +89,26 @@ def _descriptions() -> dict[str, dict[str, str]]:
     return data
 
 
-@cache
-def _names_by_gvk() -> dict[Gvk, str]:
-    return {
-        Gvk(entry["group"], entry["version"], entry["kind"]): name
-        for name, definition in _definitions().items()
-        for entry in definition.get(_GVK, ())
-    }
-
-
 def names() -> list[str]:
     """The names of all definitions, sorted: `io.k8s.api.apps.v1.Deployment` …"""
-    return list(_definitions())
+    return list(_data()[0])
 
 
 def gvks() -> list[Gvk]:
     """Every group, version, kind that has a definition, lists and options included, in the order of names."""
-    return list(_names_by_gvk())
+    return list(_data()[1])
 
 
 def definition(gvk: NamedKind) -> tuple[str, Json] | None:
     """Name and definition of a built-in kind; None for an unknown one."""
-    name = _names_by_gvk().get(Gvk(gvk.group, gvk.version, gvk.kind))
-    return None if name is None else (name, _definitions()[name])
+    name = _data()[1].get(Gvk(gvk.group, gvk.version, gvk.kind))
+    found = None if name is None else _definition(name)
+    return None if name is None or found is None else (name, found)
 
 
 def definition_by_name(name: str) -> Json | None:
     """A definition by its name or by a `$ref` to it."""
-    return _definitions().get(name.removeprefix(_REF))
+    return _definition(name.removeprefix(_REF))
 
 
 def description(name: str, field: str | None = None) -> str:
@@ -108,7 +119,7 @@ def description(name: str, field: str | None = None) -> str:
 def published(name: str) -> Json:
     """A definition as Kubernetes publishes it: with descriptions, without the keys that are ours. A fresh dict."""
     texts = _descriptions().get(name, {})
-    out = _without_ours(_definitions()[name])
+    out = _without_ours(orjson.loads(_data()[0][name]))
     if text := texts.get(""):
         out["description"] = text
     for field, schema in out.get("properties", {}).items():

@@ -50,7 +50,9 @@ class Request:
 
 @attrs.define(slots=True)
 class Response:
-    """One answer: exactly one of `body`, `stream` or `events` is what it carries.
+    """One answer: exactly one of `body`, `parts`, `stream` or `events` is what it carries.
+
+    `parts` are a large body that nobody has to put together: they are written one after the other.
 
     `document` is the decoded answer for in-process callers (a Document, a list page, a Status), which spares
     both sides the codec; `body` may then be empty. `events` yields batches of watch events in order.
@@ -59,9 +61,15 @@ class Response:
     status: int = 200
     headers: list[tuple[str, str]] = attrs.field(factory=list)
     body: bytes = b""
+    parts: Sequence[bytes] = ()
     document: Any = None
     stream: AsyncIterator[bytes] | None = None
     events: AsyncIterator[Sequence[Any]] | None = None
+
+    @property
+    def whole(self) -> bytes:
+        """Body or parts, as one."""
+        return b"".join(self.parts) if self.parts else self.body
 
     def header(self, name: str, default: str = "") -> str:
         name = name.lower()

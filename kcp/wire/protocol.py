@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-import attrs
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from kcp.base.values import frozen
 from kcp.wire.http import Request, Response
 from kcp.wire.tunnel import Tunnel
 
@@ -31,7 +31,7 @@ SLICE_BYTES = 256 * 1024
 """Larger bodies go out in slices of this size, so that encrypting one never holds the loop for long."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Limits:
     """What one peer may cost. Times are Go's server defaults in kube-apiserver 1.36."""
 
@@ -82,6 +82,14 @@ class KcpProtocol(HttpToolsProtocol):
         self._idle_limit_s = limits.header_timeout_s
         self._upgrading = False
         self.early = b""
+        self._lines: list[tuple[bytes, bytes]] = []
+        self._joined: dict[str, str] = {}
+
+    def joined_headers(self) -> dict[str, str]:
+        """The headers of the request just read; the very same dict again while the peer sends the same lines."""
+        if self.headers != self._lines:
+            self._lines, self._joined = self.headers, join_headers(self.headers)
+        return self._joined
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -271,6 +279,27 @@ def join_headers(lines: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     return headers
 
 
+def slices(parts: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+    """The parts in pieces of at most SLICE_BYTES, small ones joined.
+
+    Joined so few at a time they lie in the processor's cache until they are encrypted, in memory that is used again.
+    """
+    gathered: list[bytes] = []
+    size = 0
+    for part in parts:
+        if size and size + len(part) > SLICE_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+        if len(part) <= SLICE_BYTES:
+            gathered.append(part)
+            size += len(part)
+            continue
+        view = memoryview(part)
+        yield from (view[start : start + SLICE_BYTES] for start in range(0, len(part), SLICE_BYTES))
+    if size:
+        yield b"".join(gathered)
+
+
 class Exchange:
     """One request's end of its connection: what came of it so far, and the way to write the answer or take over."""
 
@@ -295,7 +324,7 @@ class Exchange:
 
     def __init__(self, protocol: KcpProtocol) -> None:
         """The head that the connection's parser has just read."""
-        parser, headers = protocol.parser, join_headers(protocol.headers)
+        parser, headers = protocol.parser, protocol.joined_headers()
         self.protocol = protocol
         self.method: str = parser.get_method().decode("ascii")
         self.http_version: str = parser.get_http_version()
@@ -366,39 +395,40 @@ class Exchange:
     def respond_now(self, response: Response) -> bool:
         """Write an answer that needs no waiting, head and body at once. False: it is too large, or the peer is slow."""
         protocol, body = self.protocol, response.body
-        if len(body) > SLICE_BYTES or protocol.flow.write_paused:
+        if response.parts or len(body) > SLICE_BYTES or protocol.flow.write_paused:
             return False
         if self.disconnected:
             return True
-        head, body = self._whole(response)
+        head = self._sized_head(response, len(body))
         self.response_started = True
-        protocol.transport.write(head + body)
+        protocol.transport.write(head + body if self._has_body(response) else head)
         self._complete()
         return True
 
-    def _whole(self, response: Response) -> tuple[bytes, bytes]:
-        """Head and body of an answer with a length."""
-        body = response.body
-        if response.status in (204, 304):
-            return self._head(response, ()), b""
-        head = self._head(response, (("content-length", str(len(body))),))
-        return head, b"" if self.method == "HEAD" else body
+    def _sized_head(self, response: Response, size: int) -> bytes:
+        """The head of an answer with a length."""
+        unsized = response.status in (204, 304)
+        return self._head(response, () if unsized else (("content-length", str(size)),))
+
+    def _has_body(self, response: Response) -> bool:
+        return self.method != "HEAD" and response.status not in (204, 304)
 
     async def _large(self, response: Response) -> None:
         if self.protocol.flow.write_paused:
             await self._drained()
-        head, body = self._whole(response)
+        parts = response.parts or (response.body,)
+        head = self._sized_head(response, sum(map(len, parts)))
         self.response_started = True
         self.protocol.transport.write(head)
-        await self._slices(body)
+        if self._has_body(response):
+            await self._slices(parts)
         self._complete()
 
-    async def _slices(self, body: bytes) -> None:
-        view = memoryview(body)
-        for start in range(0, len(body), SLICE_BYTES):
+    async def _slices(self, parts: Sequence[bytes]) -> None:
+        for piece in slices(parts):
             if self.disconnected:
                 raise PeerGone
-            self.protocol.transport.write(view[start : start + SLICE_BYTES])
+            self.protocol.transport.write(piece)
             if self.protocol.flow.write_paused:
                 await self._drained()
             else:

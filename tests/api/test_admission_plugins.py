@@ -8,7 +8,7 @@ import pytest
 
 from kcp.api.admission.order import ORDER
 from kcp.api.auth.protocol import UserInfo
-from kcp.machinery.errors import Forbidden, NotFound
+from kcp.machinery.errors import Forbidden, Invalid, NotFound
 from tests.api.harness import PODS, Api, config_map, pod, running_api
 from tests.api.requests import signing_request
 
@@ -386,3 +386,27 @@ async def test_services_and_storage_count_by_their_own_names() -> None:
             Forbidden, match=r"requested: requests.storage=2Gi, used: requests.storage=1Gi, limited"
         ):
             await api.create(CLAIMS, _claim("big", "2Gi"))
+
+
+async def test_looking_at_devices_in_use_is_for_namespaces_with_the_label() -> None:
+    async with running_api() as api:
+        requests = [
+            {"name": "own", "exactly": {"deviceClassName": "gpu"}},
+            {"name": "watch", "exactly": {"deviceClassName": "gpu", "adminAccess": True}},
+        ]
+        spec = {"devices": {"requests": requests}}
+        claim = {"metadata": {"name": "monitor"}, "spec": spec}
+        template = {"metadata": {"name": "monitor"}, "spec": {"spec": spec}}
+        devices = "/apis/resource.k8s.io/v1/namespaces/default"
+        for resource, obj in (("resourceclaims", claim), ("resourceclaimtemplates", template)):
+            with pytest.raises(Invalid) as caught:
+                await api.create(f"{devices}/{resource}", obj)
+            assert caught.value.message.endswith(
+                '.resource.k8s.io "monitor" is invalid: spec.devices.requests[1].adminAccess: Forbidden: admin'
+                " access to devices requires the `resource.kubernetes.io/admin-access: true` label on the"
+                " containing namespace"
+            )
+        labels = {"resource.kubernetes.io/admin-access": "true"}
+        await api.patch("/api/v1/namespaces/default", {"metadata": {"labels": labels}})
+        await api.create(f"{devices}/resourceclaims", claim)
+        await api.create(f"{devices}/resourceclaimtemplates", template)

@@ -122,3 +122,67 @@ async def test_every_address_is_held_once_and_the_range_ends() -> None:
         await api.delete(f"{SERVICES}/s3")
         await api.create(SERVICES, _service("more"))
         assert len(set(await _addresses(api))) == 14
+
+
+DUAL = ServerSettings(service_cidr="10.9.0.0/24,fd00:9::/112")
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (
+            {"ipFamilyPolicy": "RequireDualStack"},
+            'spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services',
+        ),
+        ({"ipFamilies": ["IPv6"]}, 'spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster'),
+        (
+            {"clusterIP": "fd00::1"},
+            'spec.clusterIPs[0]: Invalid value: ["fd00::1"]: IPv6 is not configured on this cluster',
+        ),
+        (
+            {"ipFamilies": ["IPv4", "IPv6"]},
+            'spec.ipFamilyPolicy: Invalid value: "SingleStack": must be \'RequireDualStack\' or \'PreferDualStack\' '
+            "when multiple IP families are specified",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_family_that_the_cluster_lacks_is_refused(asked: dict[str, Any], why: str) -> None:
+    async with running_api() as api:
+        with pytest.raises(Invalid) as caught:
+            await api.create(SERVICES, _service("a", **asked))
+        assert caught.value.message == f'Service "a" is invalid: {why}'
+
+
+async def test_a_preference_for_two_families_is_met_where_there_are_two() -> None:
+    preferred = _service("a", ipFamilyPolicy="PreferDualStack")
+    async with running_api() as api:
+        spec = (await api.create(SERVICES, preferred))["spec"]
+        assert (spec["ipFamilies"], len(spec["clusterIPs"])) == (["IPv4"], 1)
+    async with running_api(settings=DUAL) as api:
+        spec = (await api.create(SERVICES, preferred))["spec"]
+        assert spec["ipFamilies"] == ["IPv4", "IPv6"]
+        assert [ipaddress.ip_address(ip).version for ip in spec["clusterIPs"]] == [4, 6]
+        assert spec["clusterIP"] == spec["clusterIPs"][0]
+
+
+async def test_a_headless_service_without_a_selector_has_both_families_anywhere() -> None:
+    async with running_api() as api:
+        spec = {"clusterIP": "None", "ports": [{"port": 80}]}
+        made = (await api.create(SERVICES, {"metadata": {"name": "a"}, "spec": spec}))["spec"]
+        assert (made["ipFamilyPolicy"], made["ipFamilies"]) == ("RequireDualStack", ["IPv4", "IPv6"])
+        chosen = (await api.create(SERVICES, _service("b", clusterIP="None")))["spec"]
+        assert (chosen["ipFamilyPolicy"], chosen["ipFamilies"]) == ("SingleStack", ["IPv4"])
+
+
+async def test_a_service_grows_and_shrinks_by_its_policy() -> None:
+    path = f"{SERVICES}/a"
+    async with running_api(settings=DUAL) as api:
+        first = (await api.create(SERVICES, _service("a")))["spec"]
+        grown = (await api.patch(path, {"spec": {"ipFamilyPolicy": "RequireDualStack"}}))["spec"]
+        assert (grown["ipFamilies"], grown["clusterIPs"][0]) == (["IPv4", "IPv6"], first["clusterIP"])
+        with pytest.raises(
+            Invalid, match="must be set to 'SingleStack' when releasing the secondary clusterIP"
+        ):
+            await api.patch(path, {"spec": {"clusterIPs": [first["clusterIP"]]}})
+        shrunk = (await api.patch(path, {"spec": {"ipFamilyPolicy": "SingleStack"}}))["spec"]
+        assert (shrunk["ipFamilies"], shrunk["clusterIPs"]) == (["IPv4"], [first["clusterIP"]])

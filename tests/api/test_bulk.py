@@ -1,4 +1,4 @@
-"""Many creates in one request: each is judged alone, all are committed together."""
+"""Many creates, many deletes in one request: each is judged alone, all are committed together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 from kcp.api.auth.protocol import UserInfo
 from kcp.client.answers import WriteResult
 from kcp.client.client import Client
+from kcp.controllers.effects import Delete
 from kcp.controlplane.cluster import Cluster, service_account
-from kcp.machinery.errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound
+from kcp.machinery.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from kcp.wire.http import Request
 from tests.controlplane.test_cluster import in_cluster
+from tests.support.builders import pod
 
 Json = dict[str, Any]
 
@@ -120,5 +122,72 @@ def test_identity_is_the_callers() -> None:
         )
         await cluster.client(admin).create_all([("configmaps", config_map("a"), "default")])
         assert seen == ["alice"]
+
+    in_cluster(check, controllers=(), scheduler=False)
+
+
+def removal(name: str, resource: str = "configmaps", namespace: str = "default", **more: Any) -> Delete:
+    return Delete(resource, namespace, name, **more)
+
+
+def test_every_delete_has_its_own_outcome() -> None:
+    async def check(cluster: Cluster, client: Client) -> None:
+        for name in ("a", "b", "kept"):
+            await client.create("configmaps", config_map(name), "default")
+        uid = (await client.get("configmaps", "b", "default"))["metadata"]["uid"]
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+        await client.create("serviceaccounts", account, "default")
+        await client.create("pods", pod("web", node="node-1", spec={"terminationGracePeriodSeconds": 7}))
+        before = cluster.store.rv
+        results = await client.delete_all(
+            [
+                removal("a"),
+                removal("absent"),
+                removal("kept", uid="another"),
+                removal("b", uid=uid, propagation="Background"),
+                removal("a"),
+                removal("web", "pods"),
+            ]
+        )
+        kinds = [WriteResult, NotFound, Conflict, WriteResult, NotFound, WriteResult]
+        assert [type(result) for result in results] == kinds
+        done = [result.revision for result in results if isinstance(result, WriteResult)]
+        assert done == [before + 1, before + 2, before + 3]
+        left = [obj["metadata"]["name"] for obj in (await client.list("configmaps", "default")).items]
+        assert left == ["kept"]
+        assert (await client.get("pods", "web", "default"))["metadata"]["deletionGracePeriodSeconds"] == 7
+
+    in_cluster(check, controllers=(), scheduler=False)
+
+
+def test_nobody_deletes_what_they_may_not() -> None:
+    async def check(cluster: Cluster, client: Client) -> None:
+        await client.create("configmaps", config_map("a"), "default")
+        stranger = cluster.client(service_account("deployment-controller"))
+        (result,) = await stranger.delete_all([removal("a")])
+        assert isinstance(result, Forbidden)
+        assert result.message.startswith('configmaps "a" is forbidden: User ')
+        assert 'cannot delete resource "configmaps"' in result.message
+        assert await client.get("configmaps", "a", "default")
+
+    in_cluster(check, controllers=(), scheduler=False)
+
+
+def test_a_quota_is_given_back_by_every_delete() -> None:
+    async def check(cluster: Cluster, client: Client) -> None:
+        del cluster
+        quota = {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "few"},
+            "spec": {"hard": {"count/configmaps": "5"}},
+        }
+        made = await client.create("resourcequotas", quota, "default")
+        status = {"hard": {"count/configmaps": "5"}, "used": {"count/configmaps": "0"}}
+        await client.update_status("resourcequotas", {**made.object, "status": status})
+        await client.create_all([("configmaps", config_map(f"c{i}"), "default") for i in range(4)])
+        await client.delete_all([removal(f"c{i}") for i in range(3)])
+        used = (await client.get("resourcequotas", "few", "default"))["status"]["used"]
+        assert used == {"count/configmaps": "1"}
 
     in_cluster(check, controllers=(), scheduler=False)

@@ -419,3 +419,58 @@ async def test_a_write_with_a_claim_holds_while_its_lease_does() -> None:
         assert (await ask(handler, "PUT", f"{leases}/leader", "root", {**held, "spec": spec})).status == 200
         assert (await write("b", claim.header())).status == 409
         assert (await ask(handler, "GET", f"{maps}/b", "root")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "code"),
+    [
+        ("PUT", "/api/v1/namespaces/d/configmaps", 405),
+        ("PATCH", "/api/v1/namespaces/d/configmaps", 405),
+        ("POST", "/api/v1/namespaces/d/configmaps/x", 405),
+        ("DELETE", "/api/v1/namespaces", 405),
+        ("GET", "/api/v1/namespaces/d/pods/x/status/y", 404),
+        ("GET", "/api/v1/namespaces/d/pods/x/nonsense", 404),
+        ("GET", "/api/v1/nonsense", 404),
+        ("POST", "/version", 405),
+    ],
+)
+async def test_what_no_route_serves_is_answered_for_the_http_server(
+    method: str, target: str, code: int
+) -> None:
+    async with api(NAMESPACE, auth=with_tokens) as (_, handler):
+        answer = as_json(await ask(handler, method, target, "root", {}))
+        assert (answer["code"], answer["details"]) == (code, {})
+
+
+async def test_a_path_that_is_forbidden_has_empty_details_and_no_credentials_none() -> None:
+    async with api(auth=with_tokens) as (_, handler):
+        assert as_json(await ask(handler, "GET", "/metrics"))["details"] == {}
+        assert "details" not in as_json(await ask(handler, "GET", "/metrics", "wrong"))
+
+
+@pytest.mark.parametrize(
+    ("target", "warning"),
+    [
+        (
+            "/api/v1/namespaces/d/endpoints",
+            "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+        ),
+        ("/api/v1/namespaces/d/endpoints/x", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("/api/v1/componentstatuses", "v1 ComponentStatus is deprecated in v1.19+"),
+    ],
+)  # fmt: skip
+async def test_every_answer_about_a_deprecated_kind_warns(target: str, warning: str) -> None:
+    async with api(NAMESPACE, auth=with_tokens) as (_, handler):
+        assert (await ask(handler, "GET", target, "root")).header("warning") == f'299 - "{warning}"'
+        assert (await ask(handler, "GET", "/api/v1/namespaces/d/pods", "root")).header("warning") == ""
+
+
+async def test_groups_cannot_be_impersonated_without_a_user() -> None:
+    async with api(auth=with_tokens) as (_, handler):
+        asked: Any = {"impersonate_group": "a\nb", "impersonate_extra_scope": "x", "impersonate_uid": "7"}
+        refused = as_json(await ask(handler, "GET", "/api/v1/pods", "root", **asked))
+        assert (refused["code"], refused["message"]) == (
+            400,
+            "requested [{Group  a    } {Group  b    } {UserExtra  x  authentication.k8s.io/v1  scope} "
+            "{UID  7  authentication.k8s.io/v1  }] without impersonating a user",
+        )

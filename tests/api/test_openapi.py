@@ -191,3 +191,11 @@ def test_custom_kinds_join_in() -> None:
         "spec",
     }
     assert "com.example.stable.v1.CronTabList" in schemas
+
+
+def test_an_outdated_hash_is_sent_to_the_current_address(openapi: OpenApi) -> None:
+    address = as_json(get(openapi, "/openapi/v3"))["paths"]["apis/apps/v1"]["serverRelativeURL"]
+    moved = get(openapi, "/openapi/v3/apis/apps/v1?hash=OLD")
+    assert (moved.status, moved.header("location")) == (301, address)
+    assert "immutable" in get(openapi, address).header("cache-control")
+    assert "immutable" not in get(openapi, "/openapi/v3/apis/apps/v1").header("cache-control")

@@ -254,6 +254,11 @@ def test_nodes_read_only_what_their_pods_refer_to() -> None:
         _pod("a", "n1", volumes=[{"name": "v", "secret": {"secretName": "mine"}}], serviceAccountName="web"),
         _pod("b", "n2", volumes=[{"name": "v", "secret": {"secretName": "theirs"}}], serviceAccountName="db"),
     ]
+    pods[0]["spec"]["resourceClaims"] = [
+        {"name": "x", "resourceClaimName": "own"},
+        {"name": "y", "resourceClaimTemplateName": "t"},
+    ]
+    pods[0]["status"] = {"resourceClaimStatuses": [{"name": "y", "resourceClaimName": "made"}]}
     nodes = NodeAuthorizer(
         role_rules("system:node"),
         lambda node: [pod for pod in pods if pod["spec"]["nodeName"] == node],
@@ -267,6 +272,11 @@ def test_nodes_read_only_what_their_pods_refer_to() -> None:
     assert may("get", "secrets", namespace="d", name="mine")
     assert not may("get", "secrets", namespace="d", name="theirs")
     assert not may("list", "secrets", namespace="d")
+    dra = {"group": "resource.k8s.io", "namespace": "d"}
+    assert may("get", "resourceclaims", name="own", **dra) and may(
+        "get", "resourceclaims", name="made", **dra
+    )
+    assert not may("get", "resourceclaims", name="other", **dra) and not may("list", "resourceclaims", **dra)
     assert may("create", "serviceaccounts", namespace="d", name="web", subresource="token")
     assert not may("create", "serviceaccounts", namespace="d", name="db", subresource="token")
     assert may("update", "leases", group="coordination.k8s.io", namespace="kube-node-lease", name="n1")

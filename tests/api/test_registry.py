@@ -337,3 +337,50 @@ async def test_a_create_waits_for_the_default_service_account() -> None:
             group.start_soon(controller)
             created = await api.create("/api/v1/namespaces/fresh/pods", pod())
         assert created["spec"]["serviceAccountName"] == "default"
+
+
+async def test_a_finalizer_without_a_slash_must_be_known_to_kubernetes() -> None:
+    why = 'metadata.finalizers[0]: Invalid value: "mine": name is neither a standard finalizer name nor is it fully qualified'
+    async with running_api() as api:
+        bare = config_map(a="1")
+        with pytest.raises(Invalid) as refused:
+            await api.create(CONFIG_MAPS, {**bare, "metadata": {**bare["metadata"], "finalizers": ["mine"]}})
+        assert why in str(refused.value)
+        await api.create(CONFIG_MAPS, bare)
+        path = f"{CONFIG_MAPS}/settings"
+        with pytest.raises(Invalid) as refused:
+            await api.patch(path, {"metadata": {"finalizers": ["mine"]}})
+        assert why in str(refused.value)
+        await api.patch(path, {"metadata": {"finalizers": ["orphan", "example.com/mine"]}})
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "l", "finalizers": ["mine"]},
+        }
+        await api.create(LEASES, lease)
+
+
+async def test_an_update_that_removes_answers_with_the_object_that_was_sent() -> None:
+    async with running_api() as api:
+        held = config_map(a="1")
+        await api.create(CONFIG_MAPS, {**held, "metadata": {**held["metadata"], "finalizers": ["a/b"]}})
+        path = f"{CONFIG_MAPS}/settings"
+        await api.call("DELETE", path)
+        rehearsed = await api.patch(path, {"metadata": {"finalizers": None}}, params={"dryRun": "All"})
+        gone = await api.patch(path, {"metadata": {"finalizers": None}, "data": {"a": "2"}})
+        assert "finalizers" not in gone["metadata"]
+        assert "finalizers" not in rehearsed["metadata"]
+        assert gone["data"] == {"a": "2"}
+        assert gone["metadata"]["resourceVersion"] == str(api.store.rv)
+        with pytest.raises(NotFound):
+            await api.call("GET", path)
+
+
+@pytest.mark.parametrize("name", ["Web_1.x", "a:b"])
+async def test_names_of_events_and_budgets_are_path_segments(name: str) -> None:
+    async with running_api() as api:
+        event = {"apiVersion": "v1", "kind": "Event", "involvedObject": {"namespace": "default"}}
+        created = await api.create(EVENTS, {**event, "metadata": {"name": name}})
+        assert created["metadata"]["name"] == name
+        with pytest.raises(Invalid, match="may not contain '/'"):
+            await api.create(EVENTS, {**event, "metadata": {"name": "a/b"}})

@@ -78,6 +78,7 @@ async def test_a_batch_of_bindings_answers_each_for_itself() -> None:
     async with running_api() as api:
         for name in ("a", "b"):
             await api.create(PODS, pod(name))
+        await _nodes(api, "n1", "n2")
         decision = {
             "controller": "scheduler", "key": "default/a", "trigger": "event", "frontier": {}, "now_us": 1,
             "effects": [], "memo_before": None, "code_hash": "c", "config_hash": "h",
@@ -101,6 +102,40 @@ async def test_a_batch_of_bindings_answers_each_for_itself() -> None:
         assert causes[1].decision_id is None
         bound = api.stored("pods", "a")
         assert bound is not None and bound["spec"]["nodeName"] == "n1"
+
+
+async def _nodes(api: Api, *names: str) -> None:
+    for name in names:
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+        await api.create("/api/v1/nodes", node)
+
+
+def _bindings(*pairs: tuple[str, str]) -> dict[str, Any]:
+    return {"bindings": [{"namespace": "default", "name": name, "node": node} for name, node in pairs]}
+
+
+async def test_a_batch_binds_no_pod_to_a_node_that_is_gone() -> None:
+    async with running_api() as api:
+        await api.create(PODS, pod("a"))
+        answer = await api.call("POST", "/kcp/v1/bindings", _bindings(("a", "n1")), document=True)
+        (refused,) = answer.value["results"]
+        assert refused["status"]["reason"] == "Conflict"
+        assert 'node "n1" is gone' in refused["status"]["message"]
+
+
+async def test_of_an_atomic_batch_all_are_bound_or_none() -> None:
+    async with running_api() as api:
+        for name in ("a", "b"):
+            await api.create(PODS, pod(name))
+        await _nodes(api, "n1")
+        batch = {**_bindings(("a", "n1"), ("missing", "n1"), ("b", "n1")), "atomic": True}
+        revision = api.store.rv
+        answer = await api.call("POST", "/kcp/v1/bindings", batch, document=True)
+        assert [result["status"]["reason"] for result in answer.value["results"]] == ["NotFound"] * 3
+        assert api.store.rv == revision
+        del batch["bindings"][1]
+        answer = await api.call("POST", "/kcp/v1/bindings", batch, document=True)
+        assert [result["revision"] for result in answer.value["results"]] == [revision + 1, revision + 2]
 
 
 async def test_a_batch_needs_the_right_and_comes_from_inside() -> None:
@@ -305,8 +340,9 @@ async def test_logs_of_a_node_elsewhere_are_asked_for_there_but_only_once() -> N
 async def test_logs_come_from_who_has_them() -> None:
     async with running_api() as api:
         await api.create(PODS, pod())
+        assert (await api.call("GET", f"{PODS}/web/log")).value == b""
         with pytest.raises(BadRequest, match=r"pod web does not have a host assigned"):
-            await api.call("GET", f"{PODS}/web/log")
+            await api.call("GET", f"{PODS}/web/exec", params={"command": "ls"})
         await api.create(f"{PODS}/web/binding", {"target": {"name": "n1"}})
         with pytest.raises(ServiceUnavailable):
             await api.call("GET", f"{PODS}/web/log")
@@ -316,3 +352,35 @@ async def test_logs_come_from_who_has_them() -> None:
         assert (await api.call("GET", f"{PODS}/web/log")).value == b"hello from web\n"
         record = api.store.get(Key("pods", "default", "web"))
         assert record is not None
+
+
+@pytest.mark.parametrize(
+    ("params", "why"),
+    [
+        (
+            {"sinceSeconds": "5", "sinceTime": "2026-01-01T00:00:00Z"},
+            "[]: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ),
+        ({"stream": "Stdout"}, "stream: Forbidden: may not be specified"),
+        ({"tailLines": "-1"}, "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+    ],
+)
+async def test_options_of_logs_are_checked(params: dict[str, str], why: str) -> None:
+    async with running_api() as api:
+        await api.create(PODS, pod())
+        with pytest.raises(Invalid) as caught:
+            await api.call("GET", f"{PODS}/web/log", params=params)
+        assert caught.value.message == f'PodLogOptions "web" is invalid: {why}'
+
+
+async def test_a_pod_that_says_one_address_has_the_list_of_it() -> None:
+    async with running_api() as api:
+        await api.create(PODS, pod())
+        status = (await api.patch(f"{PODS}/web/status", {"status": {"podIP": "10.0.0.1"}}))["status"]
+        assert status["podIPs"] == [{"ip": "10.0.0.1"}]
+        moved = (await api.patch(f"{PODS}/web/status", {"status": {"podIP": "10.0.0.2"}}))["status"]
+        assert moved["podIPs"] == [{"ip": "10.0.0.2"}]
+        both = [{"ip": "10.0.0.3"}, {"ip": "fd00::3"}]
+        several = {"status": {"podIP": None, "podIPs": both}}
+        status = (await api.patch(f"{PODS}/web/status", several))["status"]
+        assert (status["podIP"], status["podIPs"]) == ("10.0.0.3", both)

@@ -182,3 +182,30 @@ async def test_an_object_cannot_become_another_kind(patch: object, why: str) -> 
         with pytest.raises(Invalid, match=why):
             await api.patch(f"{CONFIG_MAPS}/settings", patch)
         assert (await api.get(f"{CONFIG_MAPS}/settings"))["kind"] == "ConfigMap"
+
+
+async def test_unknown_and_repeated_members_of_operations() -> None:
+    async with running_api() as api:
+        await api.create(CONFIG_MAPS, config_map(a="1"))
+        path = f"{CONFIG_MAPS}/settings"
+        patch = [{"op": "add", "path": "/data/b", "value": "2", "note": "x"}]
+        answer = await api.call("PATCH", path, patch, content_type="application/json-patch+json")
+        assert answer.warnings == ['json patch unknown field "[0].note"']
+        with pytest.raises(Invalid, match=r'strict decoding error: json patch unknown field "\[0\]\.note"'):
+            await api.patch(path, patch, "json-patch+json", params={"fieldValidation": "Strict"})
+        await api.patch(path, patch, "json-patch+json", params={"fieldValidation": "Ignore"})
+
+
+@pytest.mark.parametrize(
+    ("configuration", "named"),
+    [
+        ({"apiVersion": "apps/v1", "kind": "ConfigMap"}, "apps/v1, Kind=ConfigMap"),
+        ({"apiVersion": "v1", "kind": "Secret"}, "/v1, Kind=Secret"),
+        ({}, "/, Kind="),
+    ],
+)
+async def test_a_configuration_of_another_type_is_refused(configuration: dict[str, str], named: str) -> None:
+    async with running_api() as api:
+        applied = {**configuration, "metadata": {"name": "settings"}}
+        with pytest.raises(BadRequest, match=f"^invalid object type: {named}$"):
+            await api.patch(f"{CONFIG_MAPS}/settings", applied, APPLY, params={"fieldManager": "me"})

@@ -127,12 +127,14 @@ FIRST_TO_GO = [
 """Each differs from the ones after it in one rule; the rules in their order."""
 
 
-@given(st.randoms(use_true_random=False))
-def test_the_least_valuable_pods_go_first(chance: random.Random) -> None:
+@given(st.randoms(use_true_random=False), st.integers(0, 12))
+def test_the_least_valuable_pods_go_first(chance: random.Random, count: int) -> None:
     entries = list(FIRST_TO_GO)
     chance.shuffle(entries)
-    order = workloads.deletion_order([pod for pod, _ in entries], [rank for _, rank in entries], NOW)
-    assert [pod["metadata"]["name"] for pod in order] == list("abcdefghij")
+    pods, ranks = [pod for pod, _ in entries], [rank for _, rank in entries]
+    assert [p["metadata"]["name"] for p in workloads.deletion_order(pods, ranks, NOW)] == list("abcdefghij")
+    first = workloads.deletion_order(pods, ranks, NOW, count)
+    assert [pod["metadata"]["name"] for pod in first] == list("abcdefghij")[:count]
 
 
 def test_pods_of_about_the_same_age_are_told_apart_by_uid() -> None:
@@ -141,11 +143,6 @@ def test_pods_of_about_the_same_age_are_told_apart_by_uid() -> None:
         "a",
         "b",
     ]
-
-
-def test_ranks_count_active_related_pods_on_the_node() -> None:
-    related = [_pod("x", node="n1"), _pod("y", node="n1"), _pod("z", node="n2", phase="Failed")]
-    assert workloads.colocation_ranks([_pod("a", node="n1"), _pod("b", node="n2")], related) == [2, 0]
 
 
 def test_a_deployment_hands_on_only_its_own_annotations() -> None:

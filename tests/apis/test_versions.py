@@ -105,6 +105,7 @@ def test_behavior_and_status_survive() -> None:
     new = _autoscaler(CPU, behavior={"scaleUp": RULES, "scaleDown": RULES})
     new["status"] = {
         "currentReplicas": 2,
+        "desiredReplicas": 0,
         "currentMetrics": [
             {
                 "type": "Resource",
@@ -118,7 +119,11 @@ def test_behavior_and_status_survive() -> None:
         "conditions": [{"type": "AbleToScale", "status": "True"}],
     }
     old = versions.hpa_v2_to_v1(new)
-    assert old["status"] == {"currentReplicas": 2, "currentCPUUtilizationPercentage": 50}
+    assert old["status"] == {
+        "currentReplicas": 2,
+        "desiredReplicas": 0,
+        "currentCPUUtilizationPercentage": 50,
+    }
     behavior = json.loads(old["metadata"]["annotations"][versions.BEHAVIOR_ANNOTATION])
     assert behavior["ScaleUp"]["Policies"] == [{"Type": "Pods", "Value": 4, "PeriodSeconds": 15}]
     assert versions.hpa_v1_to_v2(old) == new

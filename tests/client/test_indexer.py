@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kcp.client.cache.indexer import Indexer, by_namespace
+from kcp.client.cache.indexer import Indexer, Tally, by_namespace
 from kcp.client.cache.lister import Lister
 from kcp.machinery.errors import NotFound
 from kcp.machinery.labels import parse_selector
@@ -51,6 +53,23 @@ def test_indexes_can_be_added_later_but_not_changed() -> None:
         indexer.index("undeclared", "x")
 
 
+def test_names_share_the_index_of_one_function() -> None:
+    asked: list[str] = []
+
+    def counted(obj: Json) -> list[str]:
+        asked.append(obj["metadata"]["name"])
+        return by_node(obj)
+
+    indexer = Indexer({"a/node": counted})
+    indexer.add_indexers({"b/node": counted})
+    indexer.put(pod("x", node="n1"))
+    assert asked == ["x"]
+    assert indexer.index("a/node", "n1") == indexer.index("b/node", "n1") == indexer.list()
+    indexer.replace([pod("y", node="n1"), pod("z")], 7)
+    assert indexer.index_keys("b/node", "n1") == ("default/y",)
+    assert indexer.count() == 2
+
+
 def test_replace_is_the_new_list_and_nothing_else() -> None:
     indexer = Indexer({"node": by_node})
     indexer.put(pod("a", node="n1"))
@@ -71,3 +90,45 @@ def test_a_lister_reads_by_namespace_name_and_selector() -> None:
     assert len(lister.list(None, parse_selector("app=web"))) == 2
     with pytest.raises(NotFound, match=r'deployments\.apps "web" not found'):
         Lister("deployments.apps", Indexer()).get("web", "default")
+
+
+def phase(obj: Json) -> str:
+    return str(obj["metadata"]["labels"].get("phase", ""))
+
+
+PODS = st.builds(
+    lambda name, node, phase: pod(name, node=node, phase=phase),
+    st.sampled_from("abcde"),
+    st.sampled_from(["", "n1", "n2"]),
+    st.sampled_from(["Running", "Failed"]),
+)
+STEPS = st.lists(st.one_of(PODS, st.sampled_from("abcde"), st.lists(PODS, max_size=3)), max_size=20)
+
+
+@given(STEPS)
+def test_a_tally_counts_what_a_look_at_every_object_would(steps: list[Any]) -> None:
+    indexer = Indexer({"node": by_node})
+    indexer.add_tallies({"phases": Tally(by_node, phase)})
+    for step in steps:
+        if isinstance(step, dict):
+            indexer.put(step)
+        elif isinstance(step, str):
+            indexer.remove(f"default/{step}")
+        else:
+            indexer.replace(step, 1)
+        for node in ("n1", "n2", "n3"):
+            looked: dict[str, int] = {}
+            for obj in indexer.index("node", node):
+                looked[phase(obj)] = looked.get(phase(obj), 0) + 1
+            assert indexer.tally("phases", node) == looked
+
+
+def test_a_tally_that_is_added_later_counts_what_is_there() -> None:
+    indexer = Indexer()
+    indexer.put(pod("a", node="n1", phase="Running"))
+    indexer.add_tallies({"one/phases": Tally(by_node, phase)})
+    indexer.add_tallies({"other/phases": Tally(by_node, phase)})
+    indexer.put(pod("b", node="n1", phase="Running"))
+    assert indexer.tally("one/phases", "n1") == indexer.tally("other/phases", "n1") == {"Running": 2}
+    with pytest.raises(KeyError):
+        indexer.tally("undeclared", "n1")

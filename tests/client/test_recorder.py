@@ -5,6 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
+from kcp.base.background import Background
 from kcp.base.clock import LoopClock
 from kcp.base.entropy import SeededEntropy
 from kcp.client.recorder import QUEUE_CAPACITY, EventRecorder, Form
@@ -162,6 +163,19 @@ async def test_a_server_out_of_reach_is_tried_again_a_refusal_is_not() -> None:
         api.faults.append(Forbidden("namespace is being terminated"))
         record.event(NODE, "Normal", "R", "m")
         await record.flush()
+        assert len(events(api)) == 1
+
+
+async def test_events_wait_for_what_they_report_but_not_for_ever() -> None:
+    api = FakeApi()
+    background = Background(LoopClock(), lambda: True)
+    background.leave(await background.enter() - 1.0)
+    record = EventRecorder(client_of(api), "c", clock=LoopClock(), background=background)
+    async with running(record.run):
+        record.event(WEB, "Normal", "R", "m")
+        await anyio.sleep(0.05)
+        assert events(api) == []
+        assert await record.flush()
         assert len(events(api)) == 1
 
 

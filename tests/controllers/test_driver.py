@@ -16,6 +16,7 @@ from kcp.base.entropy import SeededEntropy
 from kcp.client.cache.shared_informer import SharedInformer
 from kcp.client.transport import InProcessTransport, Transport
 from kcp.controllers import effects as fx
+from kcp.controllers.driver import SPACING_PER_READ_S
 from kcp.controllers.sources import Controller, Fan, Self, Timer
 from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
 from kcp.machinery.errors import Conflict, InternalError, Timeout
@@ -335,3 +336,46 @@ async def test_rows_of_a_restarted_controller_go_on_with_their_numbers() -> None
             ("default/p-1", 0, 1),
             ("default/p-2", 1, 1),
         ]
+
+
+def counting(name: str, plans: list[tuple[float, int]]) -> Any:
+    """Looks at all ConfigMaps for one key, and notes when and how many there were."""
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        del env
+        if key == f"default/{name}":
+            plans.append((anyio.current_time(), len(view.configs.list("default"))))
+        yield from ()
+
+    return plan
+
+
+async def test_a_key_with_many_objects_is_planned_at_most_so_often_and_sees_the_last_change() -> None:
+    plans: list[tuple[float, int]] = []
+    every = Fan("configmaps", keys=lambda old, new, readers: ["default/many"])
+    async with running(controller(counting("many", plans), watches={"configs": every})) as here:
+        for number in range(200):
+            await here.create(config(f"config-{number}"))
+        await anyio.sleep(1)
+        plans.clear()
+        began_s = anyio.current_time()
+        for number in range(50):
+            await here.create(config(f"more-{number}"))
+            await anyio.sleep(0.001)
+        took_s = anyio.current_time() - began_s
+        await anyio.sleep(1)
+        spacing_s = 200 * SPACING_PER_READ_S
+        assert all(later - earlier >= spacing_s - 1e-6 for (earlier, _), (later, _) in pairwise(plans))
+        assert 2 <= len(plans) <= took_s / spacing_s + 2
+        assert plans[-1][1] == len(await here.names()) == 250
+
+
+async def test_a_key_with_few_objects_is_planned_at_once() -> None:
+    plans: list[tuple[float, int]] = []
+    every = Fan("configmaps", keys=lambda old, new, readers: ["default/few"])
+    async with running(controller(counting("few", plans), watches={"configs": every})) as here:
+        for _ in range(3):
+            began_s = anyio.current_time()
+            await here.create(config(f"config-{len(plans)}"))
+            await anyio.sleep(0.0001)
+            assert plans and plans[-1][0] - began_s < 0.0001

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kcp.controllers import effects as fx
-from kcp.controllers.garbage_collector import CONTROLLER, affected
+from kcp.controllers.garbage_collector import BURST, CONTROLLER, affected
 from kcp.machinery import meta
 from kcp.machinery.errors import InternalError
 from tests.support.builders import metadata, owner_ref, replicaset
@@ -73,10 +73,9 @@ def test_a_foreground_deletion_waits_for_those_that_block_it() -> None:
     owner = world.put(
         {**replicaset("web"), "metadata": metadata("web", finalizers=["foregroundDeletion"], **GOING)}
     )
-    child = world.put(config("child", reference(owner, blockOwnerDeletion=True)))
-    assert not plan(world, owner)
-    (delete,) = of_type(plan(world, child), fx.Delete)
-    assert delete.name == "child"
+    world.put(config("child", reference(owner, blockOwnerDeletion=True)))
+    (delete,) = plan(world, owner)
+    assert isinstance(delete, fx.Delete) and delete.name == "child"
     (patch,) = of_type(plan(world, owner), fx.Patch)
     assert patch.patch["metadata"]["finalizers"] is None
 
@@ -150,6 +149,53 @@ def test_only_changes_of_the_graph_concern_anybody() -> None:
     owner = world.get("replicasets.apps", "default/web")
     child = world.put(config("child", reference(owner)))
     view = {"meta": world.view(CONTROLLER).meta}
-    assert affected(None, child, view) == [meta.uid(child)]
+    assert affected(None, child, view) == [], "its owner is plainly there"
     assert affected(child, {**child, "data": {"a": "b"}}, view) == []
-    assert affected(owner, None, view) == [meta.uid(child)]
+    assert affected(owner, None, view) == [meta.uid(owner)], "its dependents are seen to together"
+    going = {**owner, "metadata": {**owner["metadata"], **GOING}}
+    assert affected(owner, going, view) == []
+    waiting = {**owner, "metadata": {**going["metadata"], "finalizers": ["foregroundDeletion"]}}
+    assert affected(owner, waiting, view) == [meta.uid(owner)]
+
+
+def test_a_new_object_is_looked_at_unless_all_its_owners_are_plainly_there() -> None:
+    world = World(replicaset("web"), config("other"))
+    there, other = world.get("replicasets.apps", "default/web"), world.get("configmaps", "default/other")
+    waiting = world.put(config("waiting", finalizers=["foregroundDeletion"], **GOING))
+    doubtful = {
+        "absent": reference(there, uid="of-before"),
+        "misnamed": reference(there, name="another"),
+        "waiting": reference(waiting),
+    }
+    view = {"meta": world.view(CONTROLLER).meta}
+    for name, ref in doubtful.items():
+        child = world.put(config(name, reference(other), ref))
+        assert affected(None, child, view) == [meta.uid(child)], name
+
+
+def test_dependents_of_what_is_gone_are_collected_together_with_one_look_at_the_owner() -> None:
+    world = World(replicaset("web"))
+    owner = world.get("replicasets.apps", "default/web")
+    for number in range(BURST + 20):
+        world.put(config(f"child-{number:04d}", reference(owner)))
+    keeper = world.put(config("keeper"))
+    world.put(config("kept", reference(owner), reference(keeper)))
+    world.put(config("going", reference(owner), **GOING))
+    del world.objects["replicasets.apps"]["default/web"]
+    effects = plan(world, owner)
+    assert len(of_type(effects, fx.Live)) == 1 and len(of_type(effects, fx.Delete)) == BURST
+    assert isinstance(effects[-1], fx.RequeueAfter) and effects[-1].seconds == 0
+    effects = plan(world, owner)
+    assert len(of_type(effects, fx.Delete)) == 20 and not of_type(effects, fx.RequeueAfter)
+    assert [effect.name for effect in of_type(effects, fx.Patch)] == ["kept"]
+    assert [meta.name(obj) for obj in world.all("configmaps")] == ["going", "keeper", "kept"]
+
+
+def test_many_dependents_are_set_free_in_several_plans() -> None:
+    world = World()
+    owner = world.put({**replicaset("web"), "metadata": metadata("web", finalizers=["orphan"], **GOING)})
+    for number in range(BURST + 1):
+        world.put(config(f"child-{number:04d}", reference(owner)))
+    first = plan(world, owner)
+    assert len(of_type(first, fx.Patch)) == BURST and of_type(first, fx.RequeueAfter)
+    assert [effect.name for effect in of_type(plan(world, owner), fx.Patch)] == ["child-0500", "web"]

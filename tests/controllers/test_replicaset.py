@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from kcp.apis.semantics.pods import is_active
 from kcp.controllers import effects as fx
-from kcp.controllers.replicaset import CONTROLLER
+from kcp.controllers.replicaset import CONTROLLER, REPLICA_SET, census_of, count_settled
 from kcp.machinery import meta
 from kcp.machinery.errors import Conflict, Forbidden, InternalError
-from tests.support.builders import pod, replicaset
+from tests.support.builders import deployment, metadata, owner_ref, pod, replicaset
 from tests.support.planning import World, events, of_type, writes
 
 Json = dict[str, Any]
@@ -175,3 +178,65 @@ def test_a_second_plan_has_nothing_to_do() -> None:
     world = world_with(2, "web-a", "web-b")
     world.plan(CONTROLLER, KEY)
     assert not writes(world.plan(CONTROLLER, KEY))
+
+
+def test_of_equal_pods_the_one_with_most_company_goes_first() -> None:
+    """Company are the active pods of all revisions of the Deployment on the same node."""
+    world = World(deployment("web"))
+    owner = world.get("deployments.apps", "default/web")
+    sets = {
+        name: world.put({**replicaset(name), "metadata": metadata(name, ownerReferences=[owner_ref(owner)])})
+        for name in ("old", "new")
+    }
+    pods: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+        ("a", "old", "n1", {}),
+        ("b", "old", "n2", {}),
+        ("c", "new", "n2", {}),
+        ("d", "new", "n1", {"phase": "Failed"}),
+    )
+    for name, rs, node, more in pods:
+        labels = {"app": rs}
+        world.put(
+            pod(name, labels=labels, owner=sets[rs], node=node, **{"phase": "Running", "ready": True, **more})
+        )
+    current = world.get("replicasets.apps", "default/old")
+    world.put({**current, "spec": {**current["spec"], "replicas": 1}})
+    (delete,) = of_type(world.plan(CONTROLLER, "default/old"), fx.Delete)
+    assert delete.name == "b"
+
+
+POD_STATES = st.fixed_dictionaries(
+    {
+        "phase": st.sampled_from(["Pending", "Running", "Failed", "Succeeded"]),
+        "ready": st.booleans(),
+        "labels": st.sampled_from([{"app": "web"}, {"app": "web", "more": "x"}, {"app": "other"}]),
+        "node": st.sampled_from(["", "n1", "n2"]),
+        "owned": st.booleans(),
+        "going": st.booleans(),
+    }
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(POD_STATES, max_size=6), st.integers(0, 4), st.booleans())
+def test_counting_pods_gives_what_looking_at_each_gives(pods: list[Json], wanted: int, going: bool) -> None:
+    world = World(replicaset("web", replicas=wanted))
+    rs = world.get("replicasets.apps", KEY)
+    if going:
+        rs = world.put({**rs, "metadata": {**rs["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    for number, state in enumerate(pods):
+        more: Json = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if state["going"] else {}
+        if state["owned"]:
+            more["owner"] = rs
+        given = {name: state[name] for name in ("phase", "ready", "labels", "node")}
+        world.put(pod(f"web-{number}", **given, **more))
+    view, selector = world.view(CONTROLLER), REPLICA_SET.selector(rs)
+    census = count_settled(rs, selector, view)
+    owned = view.pods.index("owner", meta.uid(rs))
+    strays = view.pods.index("owner", "orphan:default")
+    claims = any(not selector.matches(meta.labels(each)) for each in owned) or (
+        not going and any(is_active(each) and selector.matches(meta.labels(each)) for each in strays)
+    )
+    assert (census is None) == claims
+    if census is not None:
+        assert census == census_of(rs, owned, world.now)

@@ -9,7 +9,7 @@ import pytest
 
 from kcp.machinery.gvk import GroupVersionKind
 from kcp.machinery.schema.compile import Schema, compile_custom_resource, schema_for
-from kcp.machinery.schema.defaults import drop_nulls
+from kcp.machinery.schema.defaults import drop_voids
 from kcp.machinery.schema.validate import base64_error, check, count_keys, time_error
 
 Json = dict[str, Any]
@@ -50,7 +50,7 @@ def pod_spec(**fields: Any) -> Json:
 
 def test_a_right_document_has_nothing_to_report() -> None:
     report = check(POD, WEB)
-    assert (report.unknown, report.errors, report.has_nulls) == ([], [], False)
+    assert (report.unknown, report.errors, report.has_voids) == ([], [], False)
     assert report.key_count == count_keys(WEB) == orjson.dumps(WEB).count(b'":')
 
 
@@ -191,16 +191,56 @@ def test_nulls_are_absent() -> None:
         "spec": {"replicas": None, "template": {"spec": {"containers": [None]}}},
         "status": {},
     }
-    assert check(DEPLOYMENT, document).has_nulls
-    clean = drop_nulls(DEPLOYMENT, document)
+    assert check(DEPLOYMENT, document).has_voids
+    clean = drop_voids(DEPLOYMENT, document)
     assert clean == {
         "metadata": {"labels": {"a": "", "b": "c"}, "finalizers": ["", "x"]},
         "spec": {"template": {"spec": {"containers": [{}]}}},
         "status": {},
     }
-    assert not check(DEPLOYMENT, clean).has_nulls
+    assert not check(DEPLOYMENT, clean).has_voids
     assert clean["status"] is document["status"]
-    assert drop_nulls(DEPLOYMENT, clean) is clean
+    assert drop_voids(DEPLOYMENT, clean) is clean
+
+
+def test_empty_lists_and_maps_are_absent_unless_go_writes_them() -> None:
+    document = {
+        "metadata": {"labels": {}, "annotations": {"a": ""}, "finalizers": []},
+        "spec": {
+            "selector": {"matchLabels": {}, "matchExpressions": []},
+            "template": {
+                "spec": {
+                    "containers": [],
+                    "nodeSelector": {},
+                    "volumes": [{"name": "v", "emptyDir": {}}, {"name": "c", "configMap": {"items": []}}],
+                }
+            },
+        },
+    }
+    assert check(DEPLOYMENT, document).has_voids
+    clean = drop_voids(DEPLOYMENT, document)
+    assert clean == {
+        "metadata": {"annotations": {"a": ""}},
+        "spec": {
+            "selector": {},
+            "template": {
+                "spec": {
+                    "containers": [],
+                    "volumes": [{"name": "v", "emptyDir": {}}, {"name": "c", "configMap": {}}],
+                }
+            },
+        },
+    }
+    assert not check(DEPLOYMENT, clean).has_voids
+    assert drop_voids(DEPLOYMENT, clean) is clean
+
+
+def test_a_map_s_values_are_kept_when_they_are_empty() -> None:
+    """omitempty is for the fields of structs."""
+    review = schema_for(GroupVersionKind("authorization.k8s.io", "v1", "SubjectAccessReview"))
+    assert review is not None
+    document = {"spec": {"user": "u", "extra": {"scopes": []}, "groups": []}}
+    assert drop_voids(review, document) == {"spec": {"user": "u", "extra": {"scopes": []}}}
 
 
 def test_custom_resources_report_only_unknown_fields() -> None:

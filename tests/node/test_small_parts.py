@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kcp.base.background import Background
 from kcp.base.clock import LoopClock, VirtualClock
 from kcp.base.ipam import AlreadyAllocated, OutOfRange, RangeFull
 from kcp.node.addresses import AddressPool
@@ -89,6 +90,24 @@ async def test_an_item_never_steps_twice_at_a_time_and_no_wish_is_lost() -> None
             loop.add(machine)
         await anyio.sleep(10)
         assert [machine.steps for machine in machines] == [2, 2, 2, 1, 1]
+
+
+@pytest.mark.sim
+async def test_steps_give_way_to_what_cannot_wait() -> None:
+    busy = True
+    background = Background(LoopClock(), lambda: busy)
+    loop = WorkLoop("test", tasks=1, background=background)
+    machines = [Machine() for _ in range(24)]
+    async with running(loop.run):
+        for machine in machines:
+            loop.add(machine)
+        await anyio.sleep(8.05)
+        assert sum(machine.steps for machine in machines) == 8
+        await anyio.sleep(0.06)
+        assert [machine.inside for machine in machines].count(True) == 1, "the pause is over"
+        busy = False
+        await anyio.sleep(16)
+        assert [machine.steps for machine in machines] == [1] * 24
 
 
 @given(st.lists(st.one_of(st.just("take"), st.integers(0, 20)), max_size=60))

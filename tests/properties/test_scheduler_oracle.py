@@ -11,10 +11,14 @@ from typing import Any
 import attrs
 import pytest
 
-from kcp.scheduler import profiles, reference, reference_preemption
+from kcp.machinery import meta
+from kcp.machinery.quantity import parse
+from kcp.scheduler import profiles, reference, reference_devices, reference_preemption
 from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.cycle import Decision, decide
+from kcp.scheduler.dra.devices import CLAIMS, CLASSES, SLICES
 from kcp.scheduler.framework.runtime import Framework
+from tests.properties import device_worlds as devices
 from tests.properties import scheduler_worlds as worlds
 
 Json = dict[str, Any]
@@ -32,6 +36,7 @@ class Pair:
     state: ClusterState = attrs.field(factory=ClusterState)
     framework: Framework = attrs.field(init=False)
     number: int = 0
+    device_kinds: list[Json] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.framework = profiles.build(self.state, profiles.Profile())
@@ -91,6 +96,81 @@ class Pair:
             self.world.budgets.append(made)
             self.state.apply("poddisruptionbudgets.policy", None, made)
 
+    def add_devices(self, names: list[str]) -> None:
+        self.world.devices.says = devices.SAYS
+        for made in devices.device_classes():
+            self.world.devices.classes[made["metadata"]["name"]] = made
+            self.state.apply(CLASSES, None, made)
+        for made in devices.slices(self.rng, names):
+            self.add_slice(made)
+        self.device_kinds = [devices.claim_spec(self.rng) for _ in range(3)]
+        for namespace in worlds.NAMESPACES:
+            self._add_claim(devices.claim(namespace, "shared", devices.claim_spec(self.rng)))
+
+    def add_slice(self, made: Json) -> None:
+        self.world.devices.slices.append(made)
+        self.state.apply(SLICES, None, made)
+
+    def remove_slice(self) -> None:
+        if self.world.devices.slices:
+            gone = self.world.devices.slices.pop(self.rng.randrange(len(self.world.devices.slices)))
+            self.state.apply(SLICES, gone, None)
+
+    def _add_claim(self, claim: Json) -> None:
+        self.world.devices.claims[meta.key_of(claim)] = claim
+        self.state.apply(CLAIMS, None, claim)
+
+    def _with_claims(self, pod: Json) -> Json:
+        """Some pods have claims of their own, some that of all."""
+        if not self.device_kinds or self.rng.random() < 0.4:
+            return pod
+        namespace, names = pod["metadata"]["namespace"], []
+        for number in range(self.rng.choice([1, 1, 2])):
+            names.append(f"{pod['metadata']['name']}-{number}")
+            self._add_claim(devices.claim(namespace, names[-1], self.rng.choice(self.device_kinds)))
+        if self.rng.random() < 0.2:
+            names[-1] = "shared"
+        entries = [{"name": name, "resourceClaimName": name} for name in names]
+        return {**pod, "spec": {**pod["spec"], "resourceClaims": entries}}
+
+    def _take_devices(self, pod: Json, ours: Decision) -> None:
+        """Both come to the same devices; the log shows them at once or later."""
+        there = self.world.devices
+        node = next(n for n in self.world.nodes if n["metadata"]["name"] == ours.node)
+        waiting = [c for c in reference_devices.claims_of(there, pod) if not reference_devices.allocation(c)]
+        picked = reference_devices.picks(there, waiting, node) or []
+        for number, claim in enumerate(waiting):
+            results = ours.allocations[meta.key_of(claim)]["devices"]["results"]
+            theirs = [_result(pick) for pick in picked if pick.claim == number]
+            assert [_shown(result) for result in results] == theirs
+        self.state.devices.take(pod["metadata"]["uid"], ours.allocations)
+        for claim in reference_devices.claims_of(there, pod):
+            self._reserve(claim, pod, ours.allocations.get(meta.key_of(claim)))
+
+    def _reserve(self, claim: Json, pod: Json, allocation: Json | None) -> None:
+        status = dict(claim.get("status") or {})
+        if allocation is not None:
+            status["allocation"] = allocation
+        status["reservedFor"] = [*(status.get("reservedFor") or ()), {"uid": pod["metadata"]["uid"]}]
+        self._set_status(claim, status, later=meta.name(claim) != "shared" and self.rng.random() < 0.3)
+
+    def _set_status(self, claim: Json, status: Json, *, later: bool = False) -> None:
+        new = {**claim, "status": status}
+        self.world.devices.claims[meta.key_of(claim)] = new
+        if not later:
+            self.state.apply(CLAIMS, claim, new)
+
+    def _free(self, pod: Json) -> None:
+        """What the claim controller does when a pod is gone."""
+        for claim in reference_devices.claims_of(self.world.devices, pod):
+            uid = pod["metadata"]["uid"]
+            left = [c for c in (claim.get("status") or {}).get("reservedFor") or () if c["uid"] != uid]
+            status = {**claim["status"], "reservedFor": left} if left else {}
+            self.state.apply(CLAIMS, claim, claim)
+            if meta.name(claim) == "shared" and self.rng.random() < 0.5 and not left:
+                status = {**(claim.get("status") or {}), "reservedFor": []}
+            self._set_status(claim, status)
+
     def end_one(self) -> None:
         """A running pod goes, or starts to go."""
         if not self.world.placed:
@@ -106,7 +186,7 @@ class Pair:
             self.state.apply("pods", old, {**going, "spec": {**pod["spec"], "nodeName": node}})
 
     def schedule(self, template: Json) -> None:
-        pod = worlds.pod(template, self.number)
+        pod = self._with_claims(worlds.pod(template, self.number))
         self.state.apply("pods", None, pod)
         if self._attempt(pod) and self.rng.random() < 0.5:
             self._attempt(pod)
@@ -120,6 +200,7 @@ class Pair:
         seen = (ours.node, ours.feasible, ours.ties, ours.total)
         assert seen == (theirs.node, theirs.feasible, theirs.ties, theirs.total), pod
         if theirs.node:
+            self._take_devices(pod, ours)
             self._place(pod, theirs.node)
             return False
         self._compare_failures(ours, theirs)
@@ -147,7 +228,20 @@ class Pair:
 
     def _remove(self, position: int) -> None:
         pod, node = self.world.placed.pop(position)
+        self._free(pod)
         self.state.apply("pods", {**pod, "spec": {**pod["spec"], "nodeName": node}}, None)
+
+
+def _result(pick: reference_devices.Pick) -> tuple[Any, ...]:
+    shared = pick.device.get("allowMultipleAllocations") and not pick.spec.get("adminAccess")
+    takes = reference_devices.consumed(pick) if shared else None
+    return pick.request, *pick.id, takes
+
+
+def _shown(result: Json) -> tuple[Any, ...]:
+    consumed = result.get("consumedCapacity")
+    takes = {name: parse(amount) for name, amount in consumed.items()} if consumed is not None else None
+    return result["request"], result["driver"], result["pool"], result["device"], takes
 
 
 def run(seed: int) -> int:
@@ -163,6 +257,8 @@ def run(seed: int) -> int:
     pair.add_claims(names)
     kind = worlds.plain_kind_of_pod if seed % 4 == 0 else worlds.kind_of_pod
     templates = [kind(rng) for _ in range(rng.randint(1, 6))]
+    if seed % 5 == 2:
+        pair.add_devices(names)
     preempting = seed % 3 == 0
     if preempting:
         pair.add_budgets()
@@ -185,6 +281,14 @@ def _disturb(pair: Pair, rng: Random, names: list[str]) -> None:
         pair.end_one()
     elif roll < 0.27:
         pair.set_namespace(rng.choice(worlds.NAMESPACES), {"team": rng.choice(["red", "blue"])})
+    elif roll < 0.30 and pair.device_kinds:
+        pair.remove_slice()
+    elif roll < 0.34 and pair.device_kinds:
+        name = rng.choice(names)
+        for made in devices.slices(rng, [name]):
+            made["metadata"]["name"] += f"-{pair.number}"
+            made["spec"]["pool"]["name"] += f"-{pair.number}"
+            pair.add_slice(made)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -144,7 +144,10 @@ async def _beside_scheduler(
 ) -> Bench:
     entropy = SeededEntropy(seed)
     store = open_store("memory:", clock=clock, inline=inline, entropy=entropy.stream("store"))
-    cluster = Cluster.build(store, clock, entropy, ClusterOptions(controllers=(), scheduler=False))
+    options = ClusterOptions(
+        controllers=(), scheduler=False, scheduler_configuration=configuration or Configuration()
+    )
+    cluster = Cluster.build(store, clock, entropy, options)
     async with anyio.create_task_group() as group:
         await group.start(cluster.run)
         bench = await _start(cluster, group, seed, configuration)

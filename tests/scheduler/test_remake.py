@@ -10,7 +10,7 @@ import attrs
 
 from kcp.machinery.errors import ApiError, NotFound
 from kcp.scheduler.profiles import Configuration, Profile
-from kcp.scheduler.remake import WATCHED, Remaker
+from kcp.scheduler.remake import Remaker
 from kcp.store.protocol import Event, Op
 from tests.scheduler.harness import Bench, scheduled
 
@@ -41,7 +41,7 @@ class Cursor:
 async def remade(bench: Bench) -> list[tuple[Json, Json]]:
     """(ours, theirs) of every row, in the order in which they were taken, each by the profile that took it."""
     events = await bench.cluster.store.events_since(0, limit=100_000)
-    cursors = {r: Cursor([e for e in events if e.key.resource == r]) for r in WATCHED}
+    cursors = {r: Cursor([e for e in events if e.key.resource == r]) for r in bench.scheduler.watched}
     configuration = bench.scheduler.configuration
     again, pairs = Remaker(configuration.profiles[0]), []
     frontiers: dict[str, dict[str, int]] = {}

@@ -5,13 +5,15 @@ More of them: make simulate SEEDS=500
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import pytest
 
 from kcp.controllers.table import CONTROLLERS
 from kcp.replay.coverage import Total
-from kcp.replay.exploration import Scenario, explore, regressions
+from kcp.replay.exploration import Scenario, explore, regressions, workers
 from kcp.replay.faults import KINDS
 
 HERE = Path(__file__).parent
@@ -57,10 +59,16 @@ def test_a_cluster_without_faults_does_what_its_user_wants() -> None:
     check(Scenario(1, minutes=3, faults="none"))
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with workers(PROCESSES) as started:
+        yield started
+
+
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_seeds(batch: int) -> None:
+def test_seeds(batch: int, pool: Pool) -> None:
     failed = []
-    for scenario, run in explore(SAMPLE[batch * BATCH : (batch + 1) * BATCH], PROCESSES):
+    for scenario, run in explore(SAMPLE[batch * BATCH : (batch + 1) * BATCH], PROCESSES, pool):
         SEEN.add(run.coverage, run.digest)
         failed += [f"kcp simulate --case …  {scenario}: {violation}" for violation in run.violations[:2]]
     assert not failed, "\n".join(["", *failed])

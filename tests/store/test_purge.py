@@ -12,12 +12,12 @@ import pytest
 from kcp.apis.semantics.facts import FACTS
 from kcp.base.clock import VirtualClock
 from kcp.store import check, facts, history, parquet, purge, sealed_purge, transfer
+from kcp.store.columns import PURGED
 from kcp.store.protocol import Decision, Input, Locked, Op, StoreError
 from kcp.store.query import run_query
 from kcp.store.reader import LogReader
 from kcp.store.redaction import is_purged
 from kcp.store.seal import Policy, seal
-from kcp.store.tables import PURGED
 from tests.store import postgres
 from tests.store.changes import create, delete, key, open_for_test, plain, update
 from tests.store.incident import NODE, POD, SECRET, open_log, play

@@ -15,10 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kcp.apis.catalog import build_catalog
-from kcp.client.cache.indexer import Indexer
+from kcp.client.cache.indexer import Indexer, Tally
 from kcp.controllers import effects as fx
-from kcp.controllers.driver import owner_values
-from kcp.controllers.sources import Controller, Everything, Owned, Timer
+from kcp.controllers.sources import Controller, Everything, Timer, indexes_of, tallies_of
 from kcp.controllers.view import IndexReader, ManyReader, Readers
 from kcp.machinery import meta
 from kcp.machinery.errors import AlreadyExists, ApiError, Conflict, NotFound
@@ -118,14 +117,14 @@ class World:
                 parts = {r["resource"]: self._reader(r["resource"], source.indexes) for r in rows()}
                 readers[name] = ManyReader(parts)
                 continue
-            indexes = dict(source.indexes)
-            if isinstance(source, Owned):
-                indexes["owner"] = owner_values
-            readers[name] = self._reader(source.resource, indexes)
+            readers[name] = self._reader(source.resource, indexes_of(source, ""), tallies_of(source, ""))
         return Readers(readers)
 
-    def _reader(self, resource: str, indexes: Mapping[str, Any]) -> IndexReader:
+    def _reader(
+        self, resource: str, indexes: Mapping[str, Any], tallies: Mapping[str, Tally] = {}
+    ) -> IndexReader:
         indexer = Indexer(indexes)
+        indexer.add_tallies(tallies)
         indexer.replace(self.all(resource), self.rv)
         return IndexReader(indexer, "")
 

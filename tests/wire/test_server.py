@@ -7,13 +7,16 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kcp.wire.connect import Pool, Target, client_tls, send
 from kcp.wire.http import Request, Response
-from kcp.wire.protocol import Exchange, Limits, encode_head
+from kcp.wire.protocol import SLICE_BYTES, Exchange, Limits, encode_head, slices
 from kcp.wire.server import ListenError, ServerTls, bind
 from tests.wire.support import make_ca, served, write
 
@@ -68,6 +71,45 @@ async def test_head_has_the_length_but_no_body() -> None:
         answer = await raw(target, b"HEAD /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b"content-length: 10" in answer
     assert answer.endswith(b"\r\n\r\n")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 2 * SLICE_BYTES), max_size=12))
+def test_slices_are_the_parts_in_order_and_never_too_large(sizes: list[int]) -> None:
+    parts = [bytes([65 + at]) * size for at, size in enumerate(sizes)]
+    found = list(slices(parts))
+    assert b"".join(found) == b"".join(parts)
+    assert all(0 < len(piece) <= SLICE_BYTES for piece in found)
+
+
+@pytest.mark.parametrize("sizes", [(10, 20), (0, 3 * SLICE_BYTES, 1), (1000,) * 900])
+async def test_a_body_in_parts_arrives_as_one(sizes: tuple[int, ...]) -> None:
+    parts = [bytes([at % 251]) * size for at, size in enumerate(sizes)]
+
+    async def handler(request: Request) -> Response:
+        return Response(200, [("content-type", "application/octet-stream")], parts=parts)
+
+    async with served(handler) as target:
+        for method in ("GET", "HEAD", "GET"):
+            response = await send(Request(method, "/"), target, 10)
+            assert response.header("content-length") == str(sum(sizes))
+            assert response.body == (b"" if method == "HEAD" else b"".join(parts))
+
+
+async def test_the_same_headers_on_a_connection_are_the_same_object() -> None:
+    seen: list[Any] = []
+
+    async def handler(request: Request) -> Response:
+        seen.append(request.headers)
+        return Response(200, [], b"ok")
+
+    async with served(handler) as target:
+        reader, writer = await asyncio.open_connection(target.host, target.port)
+        for extra in ("", "", "x-a: 1\r\n"):
+            writer.write(f"GET / HTTP/1.1\r\nhost: a\r\n{extra}\r\n".encode())
+            await reader.readuntil(b"ok")
+        writer.close()
+    assert seen[0] is seen[1] and seen[2] == {"host": "a", "x-a": "1"}
 
 
 async def test_large_bodies_arrive_whole() -> None:

@@ -6,7 +6,6 @@ Source: k8s v1.36 plugin/pkg/auth/authorizer/rbac/bootstrappolicy.
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ _API_VERSION = "rbac.authorization.k8s.io/v1"
 BOOTSTRAPPING, AUTOUPDATE = "kubernetes.io/bootstrapping", "rbac.authorization.kubernetes.io/autoupdate"
 
 
-@cache
 def _rows() -> tuple[Json, ...]:
+    """Read anew each time: once at a start, and for the few roles that are asked for."""
     return tuple(row for name in _FILES for row in orjson.loads((_HERE / name).read_bytes()))
 
 

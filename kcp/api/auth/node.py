@@ -15,6 +15,7 @@ import attrs
 
 from kcp.api.auth.protocol import Attributes, Verdict
 from kcp.api.auth.rules import Rule
+from kcp.apis.semantics.resource_claims import claim_names
 
 Json = dict[str, Any]
 NODES_GROUP = "system:nodes"
@@ -122,9 +123,14 @@ def claims_of(spec: Json) -> Iterator[str]:
         yield (volume.get("persistentVolumeClaim") or {}).get("claimName", "")
 
 
-def resource_claims_of(spec: Json) -> Iterator[str]:
-    for claim in spec.get("resourceClaims") or ():
-        yield claim.get("resourceClaimName", "")
+def _resource_claim(authorizer: NodeAuthorizer, asked: Attributes, node: str) -> str:
+    """A claim that a pod on the node names, or that was made for it."""
+    if asked.verb != "get" or asked.subresource or not asked.name:
+        return "can only get individual resources of this type"
+    for pod in authorizer.pods_on_node(node):
+        if pod["metadata"].get("namespace") == asked.namespace and asked.name in claim_names(pod):
+            return ""
+    return f"no relationship found between node '{node}' and this object"
 
 
 def _volume(authorizer: NodeAuthorizer, asked: Attributes, node: str) -> str:
@@ -186,6 +192,6 @@ _CHECKS: dict[tuple[str, str], Callable[[NodeAuthorizer, Attributes, str], str]]
     ("coordination.k8s.io", "leases"): _own_lease,
     ("storage.k8s.io", "csinodes"): _own_csi_node,
     ("storage.k8s.io", "volumeattachments"): _own_attachment,
-    ("resource.k8s.io", "resourceclaims"): _referenced(resource_claims_of, "resource claims"),
+    ("resource.k8s.io", "resourceclaims"): _resource_claim,
 }
 """(group, resource) -> what else must hold; answers "" or why not."""

@@ -7,17 +7,17 @@ component-helpers/auth/rbac/validation/policy_comparator.go, pkg/registry/rbac/v
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
-import attrs
-
+from kcp.base.values import frozen
 from kcp.machinery.errors import go_quote
 
 Json = dict[str, Any]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Rule:
     """One policy rule, as sets for asking and as the JSON it came from."""
 
@@ -32,10 +32,10 @@ class Rule:
     def of(cls, source: Json) -> Rule:
         return cls(
             source,
-            frozenset(source.get("verbs") or ()),
-            frozenset(source.get("apiGroups") or ()),
-            frozenset(source.get("resources") or ()),
-            frozenset(source.get("resourceNames") or ()),
+            _words(tuple(source.get("verbs") or ())),
+            _words(tuple(source.get("apiGroups") or ())),
+            _words(tuple(source.get("resources") or ())),
+            _words(tuple(source.get("resourceNames") or ())),
             tuple(source.get("nonResourceURLs") or ()),
         )
 
@@ -55,6 +55,12 @@ class Rule:
 
     def allows_path(self, verb: str, path: str) -> bool:
         return self.allows_verb(verb) and any(_url_covers(url, path) for url in self.urls)
+
+
+@lru_cache(maxsize=4096)
+def _words(words: tuple[str, ...]) -> frozenset[str]:
+    """Shared: hundreds of rules name the same verbs and groups."""
+    return frozenset(words)
 
 
 def _url_covers(owned: str, path: str) -> bool:

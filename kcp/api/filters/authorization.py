@@ -12,6 +12,9 @@ from kcp.api.auth.protocol import Attributes, Authorizer, UserInfo
 from kcp.api.context import Call, RequestInfo, Server
 from kcp.machinery.errors import Forbidden, go_quote
 
+AUDIT = "audit"
+"""The extra of a server that has an audit log."""
+
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
@@ -49,14 +52,19 @@ def forbidden(attributes: Attributes, reason: str) -> Forbidden:
 @attrs.define
 class Authorization:
     authorizer: Authorizer
+    noting: bool = False
+    """Whether an audit log wants to know what was decided and why."""
 
     @classmethod
     def of(cls, server: Server) -> Authorization:
-        return cls(server.authorizer)
+        return cls(server.authorizer, AUDIT in server.extras)
 
     def enter(self, call: Call) -> None:
         """Raises Forbidden."""
         attributes = attributes_of(call.user, call.info)
         verdict, reason = self.authorizer.authorize(attributes)
+        if self.noting:
+            call.annotations["authorization.k8s.io/decision"] = "allow" if verdict == "allow" else "forbid"
+            call.annotations["authorization.k8s.io/reason"] = reason
         if verdict != "allow":
             raise forbidden(attributes, reason)

@@ -27,6 +27,7 @@ from kcp.machinery.errors import BadRequest
 from kcp.wire.http import Request
 
 _PREFIX = "impersonate-"
+_KINDS = {"groups": "Group", "userextras": "UserExtra", "uids": "UID"}
 _EXTRA_PREFIX = "impersonate-extra-"
 
 
@@ -88,7 +89,8 @@ def wanted_by(request: Request) -> Iterator[Wanted]:
     user = request.header("impersonate-user")
     others = [*_groups(request), *_extras(request), *_uid(request)]
     if others and not user:
-        raise BadRequest(f"requested {[str(item) for item in others]} without impersonating a user")
+        asked = " ".join(map(_go_reference, others))
+        raise BadRequest(f"requested [{asked}] without impersonating a user")
     if user:
         account = split_username(user)
         if account is not None:
@@ -96,6 +98,12 @@ def wanted_by(request: Request) -> Iterator[Wanted]:
         else:
             yield Wanted("users", user)
     yield from others
+
+
+def _go_reference(item: Wanted) -> str:
+    """How Go prints the ObjectReference that stands for it: kind, namespace, name, uid, version, revision, path."""
+    version = f"{item.group}/{item.version}" if item.group else ""
+    return f"{{{_KINDS[item.resource]}  {item.name}  {version}  {item.subresource}}}"
 
 
 def _groups(request: Request) -> list[Wanted]:

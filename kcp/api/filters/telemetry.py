@@ -95,6 +95,12 @@ class Telemetry:
     def enter(self, call: Call) -> None:
         self._started[id(call)] = self._clock.monotonic()
 
+    def children(self, call: Call, status: int) -> tuple[Counter, Histogram]:
+        """Where an answer to such a request is counted, and how long it took."""
+        labels = _labels(call)
+        dry_run = "All" if "dryRun" in call.params else ""
+        return self._requests.of(*labels, dry_run, str(status)), self._durations.of(*labels, dry_run)
+
     def release(self, call: Call) -> None:
         self._started.pop(id(call), None)
 

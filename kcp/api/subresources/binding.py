@@ -18,6 +18,7 @@ from kcp.api.registry import attributes_of, begin
 from kcp.api.results import Result, StatusResult
 from kcp.api.transaction import Plan, Planner, store_failure, transact
 from kcp.apis.kind import Json
+from kcp.base.values import frozen
 from kcp.machinery.document import normal
 from kcp.machinery.errors import (
     ApiError,
@@ -27,6 +28,7 @@ from kcp.machinery.errors import (
     Forbidden,
     InternalError,
     NotFound,
+    aggregate,
     go_quote,
     required,
     unsupported,
@@ -58,7 +60,7 @@ _SUCCESS: Mapping[str, Any] = {
 }
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Target:
     """One binding: which pod, to which node, under which preconditions ("": none)."""
 
@@ -136,7 +138,7 @@ async def create(server: Server, call: Call) -> Result:
         raise BadRequest("name in URL does not match name in Binding object")
     errors = _binding_errors(binding)
     if errors:
-        raise ApiError(", ".join(map(str, errors)))
+        raise ApiError(aggregate(errors))
     write = begin(server, call, kind, options, subresource="binding")
     attributes = attributes_of(write, "CREATE", name, binding, None)
     server.admission.mutate(attributes)
@@ -181,7 +183,11 @@ def _operation(server: Server, call: Call, document: Json, decisions: Mapping[in
     given = document.get("decision")
     cause = call.cause if given is None else attrs.evolve(call.cause, decision_id=decisions.get(given, given))
 
+    node = Key("nodes", "", target.node)
+
     def change(current: Record | None, head: Head) -> Put:
+        if head.get(node) is None:
+            raise _conflict(target.name, f"node {go_quote(target.node)} is gone")
         return bound(target, current, server)
 
     return Operation(Key("pods", target.namespace, target.name), change, cause, call.fence)
@@ -199,9 +205,10 @@ def _outcome(outcome: Committed | Exception) -> Json:
 async def batch(server: Server, call: Call) -> Result:
     """POST /kcp/v1/bindings, from inside the process only: many bindings in one transaction, each with its own outcome.
 
-    In: `{"bindings": [{"namespace", "name", "node", "uid"?, "annotations"?, "decision"?}], "decisions": [Decision…]}`.
-    Out: `{"results": [{"revision": N} | {"status": Status}]}` in the order of the bindings. Decisions are recorded with
-    ids that the server gives; `decision` of a binding is the index of its own.
+    In: `{"bindings": [{"namespace", "name", "node", "uid"?, "annotations"?, "decision"?}], "decisions": [Decision…],
+    "atomic": false}`. Out: `{"results": [{"revision": N} | {"status": Status}]}` in the order of the bindings. Decisions
+    are recorded with ids that the server gives; `decision` of a binding is the index of its own. `atomic`: all or none;
+    what one failed of is then the outcome of every one. A node that is gone by then gets no pod.
     """
     if call.request.identity is None or not isinstance(call.request.document, dict):
         raise NotFound.path()
@@ -216,7 +223,7 @@ async def batch(server: Server, call: Call) -> Result:
         server.store.record(_decision(decision, ids[index]))
     operations = [_operation(server, call, binding, ids) for binding in bindings]
     try:
-        outcomes = await server.store.append_all(operations)
+        outcomes = await server.store.append_all(operations, atomic=bool(document.get("atomic")))
     except (Fenced, TooLarge, Unavailable) as error:
         raise store_failure(error) from error
     revision = max((outcome.rv for outcome in outcomes if isinstance(outcome, Committed)), default=0)

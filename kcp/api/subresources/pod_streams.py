@@ -17,7 +17,7 @@ from kcp.api.context import Call, Server
 from kcp.api.options import integer
 from kcp.api.verbs import get
 from kcp.apis.kind import Json
-from kcp.machinery.errors import BadRequest, FieldError, Invalid, ServiceUnavailable, invalid
+from kcp.machinery.errors import BadRequest, FieldError, Invalid, ServiceUnavailable, forbidden, invalid
 from kcp.wire.http import Response
 
 DEFAULT_CONTAINER_ANNOTATION = "kubectl.kubernetes.io/default-container"
@@ -48,11 +48,17 @@ def choose_container(pod: Json, wanted: str) -> str:
 
 
 def _log_errors(params: Mapping[str, str]) -> list[FieldError]:
+    """Source: k8s v1.36 pkg/apis/core/validation ValidatePodLogOptions, without the alpha PodLogsQuerySplitStreams."""
     errors = []
     for field, least in (("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)):
         if params.get(field) and integer(params[field]) < least:
             text = "must be greater than or equal to 0" if least == 0 else "must be greater than 0"
             errors.append(invalid(field, integer(params[field]), text))
+    if params.get("sinceSeconds") and params.get("sinceTime"):
+        errors = [error for error in errors if error.field != "sinceSeconds"]
+        errors.append(forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+    if "stream" in params:
+        errors.append(forbidden("stream", "may not be specified"))
     return errors
 
 
@@ -78,20 +84,26 @@ async def _elsewhere(server: Server, call: Call, node: str) -> Response:
     return answer
 
 
+def _plain(body: bytes) -> Response:
+    return Response(200, [("content-type", "text/plain")], body)
+
+
 async def log(server: Server, call: Call) -> Response:
-    """The container's output as text/plain."""
+    """The container's output as text/plain; of a pod that no node has yet, nothing."""
     errors = _log_errors(call.params)
     if errors:
         raise Invalid.of("", "PodLogOptions", call.info.name, errors)
     pod = (await get.read(server, call)).value
     container = choose_container(pod, call.params.get("container", ""))
+    if not (pod.get("spec") or {}).get("nodeName"):
+        return _plain(b"")
     node = _node(pod)
     read: Any = server.extras.get("pod_logs")
     if read is None:
         return await _elsewhere(server, call, node)
     text = read(pod, container, call.params)
     body = text.encode() if isinstance(text, str) else text
-    return Response(200, [("content-type", "text/plain")], body)
+    return _plain(body)
 
 
 async def stream(server: Server, call: Call) -> Response:

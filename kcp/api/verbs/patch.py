@@ -48,7 +48,7 @@ from kcp.machinery.errors import (
 )
 from kcp.machinery.gvk import GroupVersionKind
 from kcp.machinery.patch.apply import server_side_apply
-from kcp.machinery.patch.json_patch import apply_json_patch
+from kcp.machinery.patch.json_patch import apply_json_patch, unknown_members
 from kcp.machinery.patch.merge_patch import apply_merge_patch
 from kcp.machinery.patch.strategic import strategic_merge
 from kcp.machinery.schema.compile import schema_for
@@ -64,11 +64,11 @@ CUSTOM = (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
 
 @frozen
 class Patch:
-    """A decoded patch: `duplicates` are the duplicate fields found in its body."""
+    """A decoded patch: `faults` are what strict decoding finds in its body: duplicate fields, unknown ones of operations."""
 
     type: str
     value: Any
-    duplicates: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 def read_patch(server: Server, call: Call, media_type: str) -> Patch:
@@ -83,6 +83,8 @@ def read_patch(server: Server, call: Call, media_type: str) -> Patch:
     except ValueError as error:
         what = "error decoding YAML" if media_type == APPLY_PATCH else "error decoding patch"
         raise BadRequest(f"{what}: {error}") from None
+    if media_type == JSON_PATCH:
+        duplicates = [f"json patch {fault}" for fault in duplicates] + unknown_members(value)
     return _shaped(Patch(media_type, value, tuple(duplicates)))
 
 
@@ -129,7 +131,7 @@ def merge_decoded(call: Call, gvk: GroupVersionKind, options: WriteOptions, patc
 
     if why := _says_another_kind(new, gvk, patch.type):
         raise refuse(why)
-    return checked(call, gvk, new, list(patch.duplicates), options.field_validation, refuse)
+    return checked(call, gvk, new, list(patch.faults), options.field_validation, refuse)
 
 
 def _says_another_kind(new: Json, gvk: GroupVersionKind, patch_type: str) -> str:
@@ -182,14 +184,17 @@ async def handle(server: Server, call: Call, *, subresource: str = "", rules: Ru
     return result_of(write, await update(write, call.info.name, make))
 
 
+def _type_of(applied: Json) -> str:
+    """`apps/v1, Kind=Deployment`; the core group stands as nothing before the slash."""
+    api_version, kind = applied.get("apiVersion") or "", applied.get("kind") or ""
+    return f"{api_version if '/' in api_version else f'/{api_version}'}, Kind={kind}"
+
+
 def _configuration(write: Write, patch: Patch) -> Json:
     """The applied configuration, checked against the path. Raises BadRequest, or Invalid for a foreign kind."""
     kind, call, applied = write.kind, write.call, patch.value
     if applied.get("apiVersion") != kind.api_version or applied.get("kind") != kind.kind:
-        raise BadRequest(
-            f"incorrect object kind in the patch: {applied.get('apiVersion')}, Kind={applied.get('kind')}:"
-            f" expected {kind.api_version}, Kind={kind.kind}"
-        )
+        raise BadRequest(f"invalid object type: {_type_of(applied)}")
     metadata = applied.get("metadata")
     if not isinstance(metadata, dict):
         metadata = {}
@@ -209,12 +214,12 @@ def _merged(write: Write, patch: Patch, configuration: Json, live: Json | None) 
     """What applying gives, with its managed fields; a private copy. Raises Conflict for fields of other managers."""
     kind, options = write.kind, write.options
     schema = schema_for(kind.gvk)
-    if patch.duplicates:
+    if patch.faults:
         if options.field_validation == "Strict":
-            why = yaml_complaint(patch.duplicates)
+            why = yaml_complaint(patch.faults)
             raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: {why}")
         if options.field_validation == "Warn":
-            for fault in patch.duplicates:
+            for fault in patch.faults:
                 write.call.warn(fault)
     merged = server_side_apply(
         live,

@@ -44,7 +44,10 @@ _TWO_ZONES = "cannot use both timeZone field and TZ or CRON_TZ in schedule"
 @handles_quantities
 def default_cron_job(cron_job: Json) -> None:
     spec = cron_job.setdefault("spec", {})
-    default_template(spec.setdefault("jobTemplate", {}).setdefault("spec", {}))
+    template = spec.setdefault("jobTemplate", {})
+    if template.get("metadata") is None:
+        template["metadata"] = {}
+    default_template(template.setdefault("spec", {}))
     if not spec.get("concurrencyPolicy"):
         spec["concurrencyPolicy"] = "Allow"
     for field, value in (

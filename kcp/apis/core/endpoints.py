@@ -82,10 +82,6 @@ def _validate(endpoints: Json, stored: Collection[str] = ()) -> list[FieldError]
     return errors
 
 
-def _warnings(new: Json, old: Json | None) -> list[str]:
-    return ["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"]
-
-
 def _host_port(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
@@ -119,7 +115,6 @@ STRATEGIES: dict[str, Strategy] = {
         default=default_endpoints,
         validate_create=_validate,
         validate_update=_validate_update,
-        warnings=_warnings,
         has_status=False,
         has_generation=False,
         allow_create_on_update=True,

@@ -14,10 +14,10 @@ from kcp.apis.core.strategies import STATUS_RESET, keep, metadata_of, spec_of, s
 from kcp.apis.kind import Column, Printer, Strategy
 from kcp.apis.printing import AGE, NAME, age, name_of
 from kcp.machinery.errors import FieldError, invalid
+from kcp.machinery.meta import kube_finalizer_faults
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 FINALIZER = "kubernetes"
-_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
 def default_namespace(namespace: Json) -> None:
@@ -64,9 +64,7 @@ def prepare_finalize(new: Json, old: Json) -> None:
 
 def finalizer_name(errors: Errors, name: str, path: str) -> None:
     checks.qualified_name(errors, name, path)
-    if "/" not in name and name not in _STANDARD_FINALIZERS:
-        text = "name is neither a standard finalizer name nor is it fully qualified"
-        errors.append(invalid(path, name, text))
+    errors += [invalid(path, name, fault) for fault in kube_finalizer_faults(name)]
 
 
 def _validate(namespace: Json) -> list[FieldError]:

@@ -128,6 +128,12 @@ def _address(node: Json, kind: str) -> str:
     return NONE
 
 
+def _kernel(info: Json) -> str:
+    """`6.12.0 (arm64)`: the architecture stands here since 1.36."""
+    version, architecture = info.get("kernelVersion") or UNKNOWN, info.get("architecture")
+    return f"{version} ({architecture})" if architecture else version
+
+
 def _cells(node: Json, now: datetime) -> list[Any]:
     info = status_of(node).get("nodeInfo") or {}
     return [
@@ -139,7 +145,7 @@ def _cells(node: Json, now: datetime) -> list[Any]:
         _address(node, "InternalIP"),
         _address(node, "ExternalIP"),
         info.get("osImage") or UNKNOWN,
-        info.get("kernelVersion") or UNKNOWN,
+        _kernel(info),
         info.get("containerRuntimeVersion") or UNKNOWN,
     ]
 

@@ -46,6 +46,17 @@ def default_pod(pod: Json) -> None:
     if spec.get("hostNetwork"):
         default_host_ports(spec.get("containers") or ())
         default_host_ports(init)
+    if status := pod.get("status"):
+        _pair_addresses(status)
+
+
+def _pair_addresses(status: Json) -> None:
+    """podIP is the first of podIPs; who sets only one of them sets both. Source: k8s v1.36 pkg/apis/core/v1/conversion.go."""
+    single, several = status.get("podIP"), status.get("podIPs")
+    if single and (not several or several[0].get("ip") != single):
+        status["podIPs"] = [{"ip": single}]
+    elif several and not single:
+        status["podIP"] = several[0].get("ip") or ""
 
 
 # -- create -----------------------------------------------------------------------------------------

@@ -108,6 +108,12 @@ def node_name(pod: Json) -> str:
     return name
 
 
+def node_names(pod: Json) -> list[str]:
+    """The node it is bound to, as the values of an index."""
+    name = pod["spec"].get("nodeName")
+    return [name] if name else []
+
+
 def is_mirror(pod: Json) -> bool:
     """Whether the pod mirrors a static pod of its node."""
     return "kubernetes.io/config.mirror" in (pod.get("metadata", {}).get("annotations") or {})

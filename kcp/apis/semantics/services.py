@@ -5,7 +5,7 @@ Source: k8s v1.36 pkg/api/service/util.go, pkg/api/v1/service, pkg/api/v1/pod (F
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kcp.apis.semantics import pods
@@ -91,6 +91,26 @@ def selector(service: Json) -> dict[str, str] | None:
 def selects(service: Json, labels: Mapping[str, str]) -> bool:
     wanted = selector(service)
     return wanted is not None and all(labels.get(key) == value for key, value in wanted.items())
+
+
+def keys_selecting(
+    services_in: Callable[[str], Sequence[Json]], old: Json | None, new: Json | None
+) -> list[str]:
+    """The keys of the services that select a pod as it was or as it is; `services_in` lists those of a namespace."""
+    found: dict[str, None] = {}
+    asked: tuple[str, Mapping[str, str]] | None = None
+    for pod in (old, new):
+        if pod is None:
+            continue
+        metadata = pod["metadata"]
+        question = metadata.get("namespace", ""), metadata.get("labels") or {}
+        if question == asked:
+            continue
+        asked = question
+        for service in services_in(question[0]):
+            if selects(service, question[1]):
+                found[f"{question[0]}/{service['metadata']['name']}"] = None
+    return list(found)
 
 
 def session_affinity_s(service: Json) -> int | None:

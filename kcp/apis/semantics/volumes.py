@@ -76,6 +76,14 @@ def claim_names(pod: Json) -> Iterator[tuple[str, bool]]:
             yield ephemeral_claim_name(pod, volume), True
 
 
+def claim_keys(pod: Json) -> list[str]:
+    """The keys of the claims it uses, as the values of an index."""
+    if not pod["spec"].get("volumes"):
+        return []
+    namespace = pod["metadata"].get("namespace", "")
+    return list(dict.fromkeys(f"{namespace}/{name}" for name, _ in claim_names(pod)))
+
+
 def is_claim_of_pod(claim: Json, pod: Json) -> bool:
     """Whether an ephemeral volume's claim was made for this pod: controlled by its uid."""
     uid = pod.get("metadata", {}).get("uid")

@@ -7,14 +7,16 @@ revision. Cost: reads are O(result); a write is O(log n) plus a memory move per 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
+from kcp.base.values import frozen
 from kcp.machinery.meta import key_of
 
 Json = dict[str, Any]
 _Buckets = dict[str, list[str]]
 IndexFunction = Callable[[Json], Sequence[str]]
+_NOTHING: Mapping[Hashable, int] = {}
 
 
 def by_namespace(obj: Json) -> Sequence[str]:
@@ -60,8 +62,53 @@ class _Index:
                 insort(self.buckets.setdefault(value, []), key)
 
 
+@frozen
+class Tally:
+    """What to count: `by` gives the values that an object counts for, as an index function, `of` what it counts as.
+
+    Tally(by=owner, of=phase)      tally("phases", owner_uid) -> {"Running": 4998, "Pending": 2}
+    """
+
+    by: IndexFunction
+    of: Callable[[Json], Hashable]
+
+
+class _Counts:
+    """The counts of one tally, moved by each change of an object, so that asking costs nothing per object."""
+
+    __slots__ = ("_counted", "counts", "tally")
+
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
+        self.counts: dict[str, dict[Hashable, int]] = {}
+        self._counted: dict[str, tuple[Sequence[str], Hashable]] = {}
+
+    def put(self, key: str, obj: Json) -> None:
+        before = self._counted.get(key)
+        after = self._counted[key] = (self.tally.by(obj), self.tally.of(obj))
+        if before == after:
+            return
+        if before is not None:
+            self._move(*before, -1)
+        self._move(*after, 1)
+
+    def remove(self, key: str) -> None:
+        self._move(*self._counted.pop(key), -1)
+
+    def _move(self, values: Sequence[str], of: Hashable, by: int) -> None:
+        for value in dict.fromkeys(values):
+            counts = self.counts.setdefault(value, {})
+            left = counts.get(of, 0) + by
+            if left:
+                counts[of] = left
+                continue
+            del counts[of]
+            if not counts:
+                del self.counts[value]
+
+
 class Indexer:
-    """Objects by key, by namespace and by declared indexes.
+    """Objects by key, by namespace and by declared indexes; how many of them there are of which sort.
 
     `rv` is the revision that the whole store stands at. `get("ns/name")`, `list("ns")`, `index("owner", uid)`.
     """
@@ -75,7 +122,10 @@ class Indexer:
         self._keys: list[str] = []
         self._by_namespace: _Buckets = {}
         self._indexers: dict[str, IndexFunction] = dict(indexers or {})
-        self._indexes = {name: _Index(function) for name, function in self._indexers.items()}
+        self._distinct: list[_Index] = []
+        self._indexes = {name: self._shared(function) for name, function in self._indexers.items()}
+        self._tallies: dict[str, _Counts] = {}
+        self._counting: list[_Counts] = []
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -103,10 +153,16 @@ class Indexer:
         keys = self._keys if namespace is None else self._by_namespace.get(namespace, ())
         return [objects[key] for key in keys]
 
+    def count(self) -> int:
+        return len(self._objects)
+
     def index(self, name: str, value: str) -> Sequence[Json]:
         """Objects whose index function gave `value`, ordered by key. KeyError for an index that was not declared."""
+        keys = self._indexes[name].buckets.get(value)
+        if keys is None:
+            return ()
         objects = self._objects
-        return [objects[key] for key in self._indexes[name].buckets.get(value, ())]
+        return [objects[key] for key in keys]
 
     def index_keys(self, name: str, value: str) -> Sequence[str]:
         return tuple(self._indexes[name].buckets.get(value, ()))
@@ -127,7 +183,33 @@ class Indexer:
                 raise ValueError(f"indexer conflict: {name}")
             if known is None:
                 self._indexers[name] = function
-                self._indexes[name] = self._built(function)
+                self._indexes[name] = self._shared(function)
+
+    def _shared(self, function: IndexFunction) -> _Index:
+        """The index of this function: controllers that ask for the same share it under their own names."""
+        for index in self._distinct:
+            if index.function is function:
+                return index
+        self._distinct.append(built := self._built(function))
+        return built
+
+    def tally(self, name: str, value: str) -> Mapping[Hashable, int]:
+        """How many objects of `value` there are of each sort, in no order. KeyError for one that was not declared."""
+        return self._tallies[name].counts.get(value, _NOTHING)
+
+    def add_tallies(self, tallies: Mapping[str, Tally]) -> None:
+        """Add tallies, counted at once. Equal ones share their counts, whatever their names."""
+        for name, tally in tallies.items():
+            known = next((each for each in self._counting if each.tally == tally), None)
+            if known is None:
+                self._counting.append(known := self._counted(tally))
+            self._tallies[name] = known
+
+    def _counted(self, tally: Tally) -> _Counts:
+        counts = _Counts(tally)
+        for key, obj in self._objects.items():
+            counts.put(key, obj)
+        return counts
 
     def _built(self, function: IndexFunction) -> _Index:
         index = _Index(function)
@@ -143,8 +225,10 @@ class Indexer:
         if old is None:
             insort(self._keys, key)
             insort(self._by_namespace.setdefault(_namespace(obj), []), key)
-        for index in self._indexes.values():
+        for index in self._distinct:
             index.put(key, obj)
+        for counts in self._counting:
+            counts.put(key, obj)
         return old
 
     def remove(self, key: str) -> Json | None:
@@ -158,8 +242,10 @@ class Indexer:
         _take(bucket, key)
         if not bucket:
             del self._by_namespace[namespace]
-        for index in self._indexes.values():
+        for index in self._distinct:
             index.remove(key)
+        for counts in self._counting:
+            counts.remove(key)
         return old
 
     def replace(self, objects: Sequence[Json], rv: int) -> None:
@@ -169,7 +255,11 @@ class Indexer:
         self._by_namespace = {}
         for key in self._keys:
             self._by_namespace.setdefault(_namespace(self._objects[key]), []).append(key)
-        self._indexes = {name: self._built(function) for name, function in self._indexers.items()}
+        self._distinct = []
+        self._indexes = {name: self._shared(function) for name, function in self._indexers.items()}
+        names = {name: counts.tally for name, counts in self._tallies.items()}
+        self._counting = []
+        self.add_tallies(names)
         self.rv = rv
 
 

@@ -22,6 +22,7 @@ import structlog
 
 from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy, SystemEntropy
+from kcp.base.values import frozen
 from kcp.client.cache.delta_fifo import DeletedFinalStateUnknown, Delta, DeltaFIFO
 from kcp.client.cache.indexer import Indexer, IndexFunction
 from kcp.client.cache.lister import Lister
@@ -119,7 +120,7 @@ class SharedInformer:
         """Follow the resource until cancelled."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._reflector.run)
-            group.start_soon(self._resync_when_due)
+            await self._resync_when_due()
 
     async def wait_for_sync(self, timeout_s: float = 60.0) -> bool:
         """Until the first list is in the store; False when that takes longer."""
@@ -236,7 +237,7 @@ def _same_version(old: Json, new: Json) -> bool:
     return bool(a.get("resourceVersion") == b.get("resourceVersion") and a.get("uid") == b.get("uid"))
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Watched:
     """What an informer is shared by."""
 

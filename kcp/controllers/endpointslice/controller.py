@@ -177,28 +177,20 @@ def selecting(old: Json | None, new: Json | None, readers: Mapping[str, Any]) ->
     """Services whose endpoints a change of a pod may touch."""
     if old is not None and new is not None and _same_endpoint(old, new):
         return []
-    keys: list[str] = []
-    for pod in (old, new):
-        if pod is None:
-            continue
-        labels = meta.labels(pod)
-        for service in readers["services"].list(meta.namespace(pod)):
-            if services.selects(service, labels):
-                keys.append(meta.key_of(service))
-    return list(dict.fromkeys(keys))
+    return services.keys_selecting(readers["services"].list, old, new)
 
 
 def _same_endpoint(old: Json, new: Json) -> bool:
+    """What changes most often is compared first."""
+    before, after = old["spec"], new["spec"]
+    if any(before.get(field) != after.get(field) for field in ("nodeName", "hostname", "subdomain")):
+        return False
+    if old.get("status", {}).get("podIPs") != new.get("status", {}).get("podIPs"):
+        return False
+
     def facts(pod: Json) -> Any:
-        spec, status = pod["spec"], pod.get("status", {})
-        place = spec.get("nodeName"), spec.get("hostname"), spec.get("subdomain"), status.get("podIPs")
-        return (
-            meta.labels(pod),
-            place,
-            pod_facts.is_ready(pod),
-            meta.is_deleting(pod),
-            pod_facts.is_terminal(pod),
-        )
+        life = pod_facts.is_ready(pod), meta.is_deleting(pod), pod_facts.is_terminal(pod)
+        return meta.labels(pod), life
 
     return bool(facts(old) == facts(new))
 
@@ -218,18 +210,13 @@ def zone_changed(old: Json | None, new: Json | None, readers: Mapping[str, Any])
     return list(dict.fromkeys(key for pod in pods for key in selecting(None, pod, readers)))
 
 
-def node_of(pod: Json) -> list[str]:
-    node = pod["spec"].get("nodeName")
-    return [node] if node else []
-
-
 CONTROLLER = Controller(
     name="endpointslice-controller",
     identity="endpointslice-controller",
     plan=plan,
     watches={
         "services": Self("services"),
-        "pods": Fan("pods", keys=selecting, indexes={"node": node_of}),
+        "pods": Fan("pods", keys=selecting, indexes={"node": pod_facts.node_names}),
         "slices": Fan(RESOURCE, keys=slice_changed, indexes={"service": service_of}),
         "nodes": Fan("nodes", keys=zone_changed),
     },

@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping
 from datetime import datetime
 from typing import Any
 
+from kcp.apis.semantics import pods as pod_facts
 from kcp.base.clock import microseconds
 from kcp.controllers import effects as fx
 from kcp.controllers.node_lifecycle import zones
@@ -190,18 +191,13 @@ def _same_standing(old: Json, new: Json) -> bool:
     return bool(standing(old) == standing(new))
 
 
-def pod_on_node(pod: Json) -> list[str]:
-    node = pod["spec"].get("nodeName")
-    return [node] if node else []
-
-
 CONTROLLER = Controller(
     name="node-lifecycle-controller",
     identity="node-controller",
     plan=plan,
     watches={
         "nodes": Fan("nodes", keys=touched_node),
-        "pods": Fan("pods", indexes={"node": pod_on_node}),
+        "pods": Fan("pods", indexes={"node": pod_facts.node_names}),
     },
     workers=8,
 )

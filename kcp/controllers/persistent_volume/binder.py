@@ -254,7 +254,7 @@ def touched_pod(old: Json | None, new: Json | None, readers: Mapping[str, Any]) 
         return []
     pod = new if new is not None else old
     assert pod is not None
-    keys = claims_of_pod(pod)
+    keys = facts.claim_keys(pod)
     return [key for key in keys if (claim := readers["claims"].get(key)) is not None and waiting(claim)]
 
 
@@ -268,11 +268,6 @@ def volume_named(claim: Json) -> list[str]:
     return [name] if name else []
 
 
-def claims_of_pod(pod: Json) -> list[str]:
-    namespace = meta.namespace(pod)
-    return list(dict.fromkeys(f"{namespace}/{name}" for name, _ in facts.claim_names(pod)))
-
-
 CONTROLLER = Controller(
     name="persistentvolume-binder-controller",
     identity="persistent-volume-binder",
@@ -281,7 +276,7 @@ CONTROLLER = Controller(
         "claims": Fan(CLAIMS, keys=touched_claim, indexes={"waiting": waiting, "volume": volume_named}),
         "volumes": Fan(VOLUMES, keys=touched_volume),
         "classes": Fan(CLASSES, keys=touched_class),
-        "pods": Fan("pods", keys=touched_pod, indexes={"claim": claims_of_pod}),
+        "pods": Fan("pods", keys=touched_pod, indexes={"claim": facts.claim_keys}),
         "nodes": Fan("nodes"),
     },
     workers=1,

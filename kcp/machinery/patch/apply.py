@@ -57,7 +57,7 @@ from kcp.machinery.paths import (
     union,
 )
 from kcp.machinery.schema.compile import DEDUCED, Schema
-from kcp.machinery.schema.defaults import drop_nulls
+from kcp.machinery.schema.defaults import drop_voids
 from kcp.machinery.times import format_time
 
 Json = dict[str, Any]
@@ -323,8 +323,8 @@ def _apply(
         raise _conflict(conflicts)
     others = {who: entry for who, entry in managed.items() if who != me}
     out = write_.taken(base, merged, others, changes)
-    if _has_null(applied):
-        merged = drop_nulls(schema, merged)
+    if _has_void(applied):
+        merged = drop_voids(schema, merged)
     fields = stripped(mine)
     if fields:
         same = last is not None and last.fields == fields and merged == base
@@ -333,10 +333,16 @@ def _apply(
     return merged, out
 
 
-def _has_null(value: Any) -> bool:
+_EMPTY: tuple[Any, ...] = ({}, [])
+
+
+def _has_void(value: Any) -> bool:
+    """Whether a null, or a list or map without anything, is somewhere inside."""
+    if value in _EMPTY:
+        return True
     if isinstance(value, dict):
-        return any(map(_has_null, value.values()))
-    return any(map(_has_null, value)) if isinstance(value, list) else value is None
+        return any(map(_has_void, value.values()))
+    return any(map(_has_void, value)) if isinstance(value, list) else value is None
 
 
 def _without_given_up(write_: _Write, merged: Json, managed: Managed, last: Entry, mine: Fields) -> Json:

@@ -49,15 +49,18 @@ def apply_json_patch(doc: Any, operations: Any) -> Any:
                     f"{copied}, exceeding the limit {MAX_COPIED_BYTES}"
                 )
     except JsonPatchError as error:
-        raise Invalid(REFUSED) from error
+        raise Invalid(REFUSED, details={}) from error
     return doc
 
 
-def unknown_members(operations: list[Operation]) -> list[str]:
-    """Strict decoding's complaints: `json patch unknown field "[0].foo"`."""
+def unknown_members(operations: Any) -> list[str]:
+    """Strict decoding's complaints: `json patch unknown field "[0].foo"`; none about what is no list of operations."""
+    if not isinstance(operations, list):
+        return []
     return [
         f"json patch unknown field {go_quote(f'[{index}].{name}')}"
         for index, operation in enumerate(operations)
+        if isinstance(operation, dict)
         for name in operation
         if name not in _MEMBERS
     ]

@@ -69,8 +69,16 @@ class Schema:
     default: Any = UNSET
     in_zero: frozenset[str] = frozenset()
     """Fields that the zero value of the Go type holds: structs that are no pointers, and fields without omitempty."""
+    written_empty: frozenset[str] = frozenset()
+    """Lists and maps that Go writes when they are empty too; the others vanish."""
     checker: Any = None
     plan: Any = None
+
+    def omits_empty(self, key: str, field: Schema) -> bool:
+        """Whether Go leaves this field out when it is an empty list or map."""
+        if field.special or not self.go_type or key in self.written_empty:
+            return False
+        return field.items is not None or (field.additional is not None and not field.fields)
 
     @property
     def builtin(self) -> bool:
@@ -116,6 +124,15 @@ _SITE_MARKS = (
     "default",
     "nullable",
 )
+_WRITTEN_EMPTY: Mapping[str, tuple[str, ...]] = {
+    "ClusterRole": ("rules",),
+    "ContainerImage": ("names",),
+    "CustomResourceDefinitionStatus": ("conditions", "storedVersions"),
+    "EndpointSlice": ("ports",),
+    "HorizontalPodAutoscalerStatus": ("currentMetrics",),
+    "Role": ("rules",),
+}
+"""Lists without omitempty that OpenAPI does not call required. Source: k8s v1.36 staging/src/k8s.io/api/**/types.go."""
 _OBJECT_META = f"{_META}apis.meta.v1.ObjectMeta"
 
 
@@ -227,6 +244,7 @@ class _Compiler:
         if self._go:
             value_structs = (name for name, field in properties.items() if field.get("x-go-value"))
             node.in_zero = frozenset((*value_structs, *node.required))
+            node.written_empty = frozenset((*node.required, *_WRITTEN_EMPTY.get(node.name, ())))
         node.ownership = _ownership(node, openapi)
         if properties and not node.type:
             node.ownership = "map"

@@ -1,7 +1,7 @@
-"""Bring a document into the form its schema describes: unknown fields out, defaults in, nulls gone.
+"""Bring a document into the form its schema describes: unknown fields out, defaults in, nulls and empty lists gone.
 
 All functions return the same object where nothing changes and share what does not; inputs are never touched.
-Source: k8s v1.36 apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting}; encoding/json for nulls.
+Source: k8s v1.36 apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting}; encoding/json for nulls and omitempty.
 """
 
 from __future__ import annotations
@@ -73,25 +73,27 @@ def _default_object(schema: Schema, value: dict[str, Any]) -> dict[str, Any]:
     return {**value, **changes} if changes else value
 
 
+_EMPTY: tuple[Any, ...] = ({}, [])
 _ZERO_OF: Mapping[str, Any] = {"string": "", "boolean": False, "integer": 0, "number": 0}
 
 
-def drop_nulls(schema: Schema, value: Any) -> Any:
-    """The document as Go holds it: null members of structs are gone, null items are the zero value of their type.
+def drop_voids(schema: Schema, value: Any) -> Any:
+    """The document as Go writes it: null members of structs are gone, and so are their empty lists and maps; null items
+    are the zero value of their type.
 
     Inside raw JSON nulls stay. Returns the same object where nothing changes.
     """
     if isinstance(value, dict):
-        return _object_without_nulls(schema, value)
+        return _object_without_voids(schema, value)
     if isinstance(value, list) and schema.items is not None:
-        items = [_zero(schema.items) if v is None else drop_nulls(schema.items, v) for v in value]
+        items = [_zero(schema.items) if v is None else drop_voids(schema.items, v) for v in value]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value
 
 
-def _object_without_nulls(schema: Schema, value: dict[str, Any]) -> dict[str, Any]:
+def _object_without_voids(schema: Schema, value: dict[str, Any]) -> dict[str, Any]:
     if schema.special or not schema.builtin:
-        return value if schema.special else _structural_without_nulls(schema, value)
+        return value if schema.special else _structural_without_voids(schema, value)
     out: dict[str, Any] = {}
     changed = False
     for key, member in value.items():
@@ -103,17 +105,21 @@ def _object_without_nulls(schema: Schema, value: dict[str, Any]) -> dict[str, An
         if inner is None:
             out[key] = member
             continue
-        out[key] = _zero(inner) if member is None else drop_nulls(inner, member)
-        changed = changed or out[key] is not member
+        new = _zero(inner) if member is None else drop_voids(inner, member)
+        changed = changed or new is not member
+        if field is not None and new in _EMPTY and schema.omits_empty(key, field):
+            changed = True
+        else:
+            out[key] = new
     return out if changed else value
 
 
-def _structural_without_nulls(schema: Schema, value: dict[str, Any]) -> dict[str, Any]:
+def _structural_without_voids(schema: Schema, value: dict[str, Any]) -> dict[str, Any]:
     """A custom resource keeps its nulls; only the built-in parts inside (metadata) lose theirs."""
     changes: dict[str, Any] = {}
     for key, field in schema.fields.items():
         member = value.get(key)
-        if isinstance(member, (dict, list)) and (new := drop_nulls(field, member)) is not member:
+        if isinstance(member, (dict, list)) and (new := drop_voids(field, member)) is not member:
             changes[key] = new
     return {**value, **changes} if changes else value
 

@@ -41,8 +41,8 @@ class Report:
     unknown: list[str]
     errors: list[str]
     key_count: int
-    has_nulls: bool = False
-    """Whether Go would drop or zero something that is null: run `defaults.drop_nulls` before storing."""
+    has_voids: bool = False
+    """Whether Go would drop or zero something that is null or empty: run `defaults.drop_voids` before storing."""
 
 
 class _Odd(Exception):
@@ -59,7 +59,7 @@ def check(schema: Schema, value: Any) -> Report:
     except (_Odd, KeyError, TypeError):
         walk = _Walk()
         walk.visit(schema, value, "", "", ())
-        return Report(walk.unknown[:MAX_UNKNOWN], walk.hard[:1] + walk.soft, walk.key_count, walk.has_nulls)
+        return Report(walk.unknown[:MAX_UNKNOWN], walk.hard[:1] + walk.soft, walk.key_count, walk.has_voids)
 
 
 def count_keys(value: Any) -> int:
@@ -123,11 +123,21 @@ def _struct(schema: Schema) -> Checker:
 
     schema.checker = check_struct
     for name, field in schema.fields.items():
-        table[name] = str if _plain(field) is str else _checker(field)
+        table[name] = str if _plain(field) is str else _member_checker(schema, name, field)
     return check_struct
 
 
-def _map_of(values: Schema) -> Checker:
+def _member_checker(schema: Schema, name: str, field: Schema) -> Checker:
+    """As the field's own; an empty list or map that Go would leave out is odd."""
+    if not schema.omits_empty(name, field):
+        return _checker(field)
+    if field.items is not None:
+        return _list_of(field.items, may_be_empty=False)
+    assert field.additional is not None
+    return _map_of(field.additional, may_be_empty=False)
+
+
+def _map_of(values: Schema, may_be_empty: bool = True) -> Checker:
     plain = _plain(values)
     inner = None if plain else _checker(values)
 
@@ -135,6 +145,8 @@ def _map_of(values: Schema) -> Checker:
         if type(value) is not dict:
             raise _ODD
         count = len(value)
+        if not count and not may_be_empty:
+            raise _ODD
         if inner is None:
             for member in value.values():
                 if type(member) is not plain:
@@ -146,11 +158,11 @@ def _map_of(values: Schema) -> Checker:
     return check_map
 
 
-def _list_of(items: Schema) -> Checker:
+def _list_of(items: Schema, may_be_empty: bool = True) -> Checker:
     plain = _plain(items)
 
     def check_plain_list(value: Any) -> int:
-        if type(value) is not list:
+        if type(value) is not list or not (value or may_be_empty):
             raise _ODD
         for item in value:
             if type(item) is not plain:
@@ -158,7 +170,7 @@ def _list_of(items: Schema) -> Checker:
         return 0
 
     def check_list(value: Any) -> int:
-        if type(value) is not list:
+        if type(value) is not list or not (value or may_be_empty):
             raise _ODD
         return sum(map(items.checker or _checker(items), value))
 
@@ -348,12 +360,12 @@ class _Walk:
         self.hard: list[str] = []
         self.soft: list[str] = []
         self.key_count = 0
-        self.has_nulls = False
+        self.has_voids = False
 
     def visit(self, schema: Schema, value: Any, path: str, struct: str, stack: tuple[str, ...]) -> None:
         """`path` has indexes and map keys; `stack` the Go field names, `struct` the innermost Go struct."""
         if value is None:
-            self.has_nulls = self.has_nulls or schema.builtin
+            self.has_voids = self.has_voids or schema.builtin
         elif schema.special:
             self._special(schema, value, struct, stack)
         elif isinstance(value, dict):
@@ -374,6 +386,8 @@ class _Walk:
             inner = f"{path}.{key}" if path else key
             field = schema.fields.get(key)
             if field is not None:
+                if not member and isinstance(member, (dict, list)) and schema.omits_empty(key, field):
+                    self.has_voids = True
                 self.visit(field, member, inner, schema.name or struct, (*stack, key))
             elif schema.additional is not None:
                 self.visit(schema.additional, member, inner, struct, stack)

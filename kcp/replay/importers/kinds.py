@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from kcp.apis.catalog import build_catalog
+from kcp.apis.catalog import ALPHA_VERSIONS, build_catalog
 from kcp.apis.kind import Kind
 from kcp.machinery.document import normal
 from kcp.machinery.gvk import GroupVersion, group_resource
@@ -21,7 +21,7 @@ def _catalog() -> tuple[dict[tuple[str, str], Kind], dict[tuple[str, str], Kind]
     """Stored kinds by (group, kind) and by (group, plural); the newest version counts."""
     by_kind: dict[tuple[str, str], Kind] = {}
     by_plural: dict[tuple[str, str], Kind] = {}
-    for kind in build_catalog().kinds():
+    for kind in build_catalog(ALPHA_VERSIONS).kinds():
         if kind.stored:
             by_kind.setdefault((kind.group, kind.gvk.kind), kind)
             by_plural.setdefault((kind.group, kind.plural), kind)

@@ -36,8 +36,17 @@ NODE_LOSS_ACTORS = frozenset(
 )
 """Who deletes pods since something happened to their node."""
 _RESIZED = ("resources", "allocatedResources")
-_STATUS = ("phase", "startTime", "nominatedNodeName", "conditions", "resourceClaimStatuses", "extendedResourceClaimStatus")
+_STATUS = (
+    "phase",
+    "startTime",
+    "nominatedNodeName",
+    "conditions",
+    "resourceClaimStatuses",
+    "extendedResourceClaimStatus",
+)
 _WATCHED = frozenset(WATCHED)
+LOOK_BACK = 2000
+"""A decision is written before so many others have been taken."""
 _ONLY_SPEC = frozenset({"services", "replicationcontrollers", "replicasets.apps", "statefulsets.apps"})
 
 
@@ -81,7 +90,7 @@ Item = Change | Attempt
 class Life:
     """What the log tells of one pod. Times in µs, -1: it did not happen (or before the log began).
 
-    `ended` is when it was over by itself: Succeeded or Failed. `decided` says whether it has recorded decisions. `lost_to` is why it went
+    `ended` is when it was over by itself, Succeeded or Failed before anybody deleted it. `decided` says whether it has recorded decisions. `lost_to` is why it went
     if it was not deleted on its own account: "preemption", or "node" for what befell its node; its controller makes another
     one then, whose `replaces` is this pod's uid.
     """
@@ -107,9 +116,13 @@ class Life:
 
 @attrs.frozen(eq=False)
 class Arrivals:
-    """`schedulers` took decisions in this log; a log without any (an imported one) tells only where pods were bound."""
+    """`schedulers` took decisions in this log; a log without any (an imported one) tells only where pods were bound.
+
+    `base` has the objects at the start, by resource; `assumed` (uid -> node) what was decided then and not written yet.
+    """
 
     base: Sequence[tuple[str, Json]]
+    assumed: dict[str, str]
     items: Sequence[Item]
     lives: dict[str, Life]
     first_rv: int
@@ -124,7 +137,9 @@ class Arrivals:
         return sum(isinstance(item, Attempt) for item in self.items)
 
 
-def read_arrivals(incident: Incident, first: int | None = None, last: int | None = None, *, whole: bool = False) -> Arrivals:
+def read_arrivals(
+    incident: Incident, first: int | None = None, last: int | None = None, *, whole: bool = False
+) -> Arrivals:
     """The part of a log between two revisions; by default all of it. `whole`: leave nothing out, for plugins that may look at anything."""
     log = incident.log
     start = log.first_rv if first is None else max(first, log.first_rv)
@@ -132,8 +147,9 @@ def read_arrivals(incident: Incident, first: int | None = None, last: int | None
     reading = _Reading(whole)
     base = [(resource, obj) for resource in WATCHED for obj in _state(incident, resource, start)]
     base = [(resource, reading.first(resource, obj)) for resource, obj in base]
-    rows = [row for row in scheduling_rows(incident) if start <= max(row[1].values()) <= end]
-    reading.evicted = _evictions(rows)
+    every = scheduling_rows(incident)
+    rows = [row for row in every if start <= max(row[1].values()) <= end]
+    reading.evicted = _evictions(rows) if rows else None
     items = list(_in_order(rows, reading.changes(log.events(start, end))))
     for item in items:
         if isinstance(item, Attempt):
@@ -141,6 +157,7 @@ def read_arrivals(incident: Incident, first: int | None = None, last: int | None
     times = [item.ts_us for item in items]
     return Arrivals(
         base,
+        _assumed([row for row in every if max(row[1].values()) < start], base),
         items,
         reading.lives,
         start,
@@ -156,6 +173,20 @@ def _state(incident: Incident, resource: str, rv: int) -> list[Json]:
     fold = incident.log.fold(resource)
     fold.move_to(rv)
     return list(fold.indexer)
+
+
+def _assumed(rows: Sequence[Placed], base: Sequence[tuple[str, Json]]) -> dict[str, str]:
+    waiting = {
+        meta.uid(obj) for resource, obj in base if resource == "pods" and not pod_facts.is_assigned(obj)
+    }
+    found: dict[str, str] = {}
+    for decision, _ in rows[-LOOK_BACK:]:
+        effect = decision.effects[0]
+        for uid in effect.get("forgot") or ():
+            found.pop(uid, None)
+        if effect["kind"] == "Bind" and effect["uid"] in waiting:
+            found[effect["uid"]] = effect["node"]
+    return found
 
 
 def _evictions(rows: Sequence[Placed]) -> frozenset[str]:
@@ -192,7 +223,8 @@ class _Reading:
 
     def __init__(self, whole: bool) -> None:
         self.lives: dict[str, Life] = {}
-        self.evicted: frozenset[str] = frozenset()
+        self.evicted: frozenset[str] | None = frozenset()
+        """Victims of the recorded decisions; None: there are none, so that only the pods tell."""
         self._whole = whole
         self._known: dict[tuple[str, str], Json] = {}
         self._to_replace: dict[str, deque[str]] = {}
@@ -261,20 +293,22 @@ class _Reading:
             if uid in self._terminating_us:
                 self._graces_us.append(now_us - self._terminating_us[uid])
             return
-        if "deletionTimestamp" in new["metadata"] and uid not in self._terminating_us:
-            self._terminating_us[uid] = now_us
-            self._lost(life, new, event)
         if not life.node and pod_facts.is_assigned(new):
             life.node = pod_facts.node_name(new)
             life.bound_us = now_us
-        if life.ended_us < 0 and pod_facts.is_terminal(new):
+        if life.ended_us < 0 and pod_facts.is_terminal(new) and uid not in self._terminating_us:
             life.ended_us = now_us
+        if "deletionTimestamp" in new["metadata"] and uid not in self._terminating_us:
+            self._terminating_us[uid] = now_us
+            self._lost(life, new, event)
 
     def _live(self, pod: Json, now_us: int) -> Life:
         owner = meta.controller_of(pod)
         scheduler = pod["spec"].get("schedulerName") or DEFAULT_NAME
         owned_by = str(owner["uid"]) if owner is not None else ""
-        life = Life(meta.uid(pod), meta.key_of(pod), scheduler, owned_by, now_us, node=pod_facts.node_name(pod))
+        life = Life(
+            meta.uid(pod), meta.key_of(pod), scheduler, owned_by, now_us, node=pod_facts.node_name(pod)
+        )
         self.lives[life.uid] = life
         waiting = self._to_replace.get(life.owner)
         if waiting and life.owner:
@@ -285,7 +319,7 @@ class _Reading:
         """Whether it goes for another reason than its own."""
         if life.lost_to or life.ended_us >= 0:
             return
-        if life.uid in self.evicted or is_being_preempted(pod):
+        if is_being_preempted(pod) if self.evicted is None else life.uid in self.evicted:
             life.lost_to = "preemption"
         elif event.cause.actor.username in NODE_LOSS_ACTORS:
             life.lost_to = "node"
@@ -325,7 +359,16 @@ def _pod_facts(pod: Json) -> tuple[Any, ...]:
         pod["spec"],
         pod_facts.is_terminal(pod),
         _about(pod),
-        [status.get(field) for field in ("startTime", "nominatedNodeName", "containerStatuses", "resourceClaimStatuses", "extendedResourceClaimStatus")],
+        [
+            status.get(field)
+            for field in (
+                "startTime",
+                "nominatedNodeName",
+                "containerStatuses",
+                "resourceClaimStatuses",
+                "extendedResourceClaimStatus",
+            )
+        ],
         is_being_preempted(pod),
         (meta.condition(pod, "PodResizePending") or {}).get("reason"),
     )

@@ -1,7 +1,7 @@
 """Which nodes there are in a what-if: `5`, `+3`, `-node-1`, a file with Nodes; several with commas.
 
 New nodes are like the last one of the log, by name: they come when it comes and change as it does until it is ready for the
-first time; what befalls it afterwards is its own. A node of a file is as the file says from the start, whatever the log says
+first time; what befalls it afterwards is its own. What DaemonSets run on that one they run on them. A node of a file is as the file says from the start, whatever the log says
 of one of that name.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from kcp.apis.semantics import taints
+from kcp.apis.semantics import pods, taints
 from kcp.base.values import frozen
 from kcp.machinery import meta
 from kcp.replay.fitting import documents_of
@@ -53,6 +53,27 @@ class Machines:
                 ready.add(name)
         if name not in self.without and name not in self.given:
             yield change.old, change.new
+
+    def mirrored(self, pod: Json | None) -> list[Json]:
+        """For a pod of a DaemonSet that runs on the node `like`: those that the copies of the node have."""
+        if pod is None or not self.copies or pods.node_name(pod) != self.like:
+            return []
+        owner = meta.controller_of(pod)
+        if owner is None or owner.get("kind") != "DaemonSet":
+            return []
+        metadata = pod["metadata"]
+        return [
+            {
+                **pod,
+                "metadata": {
+                    **metadata,
+                    "name": f"{metadata['name']}@{name}",
+                    "uid": f"{metadata['uid']}@{name}",
+                },
+                "spec": {**pod["spec"], "nodeName": name},
+            }
+            for name in self.copies
+        ]
 
 
 def _in_transition(node: Json) -> bool:
@@ -130,5 +151,10 @@ def _nodes_of(path: Path) -> dict[str, Json]:
             raise ValueError(f"{path}: node {name!r} has no status.allocatable")
         labels = {_HOSTNAME: name, **meta.labels(document)}
         metadata = {**document["metadata"], "labels": labels, "uid": f"whatif/{name}"}
-        found[name] = {**document, "metadata": metadata, "spec": document.get("spec") or {}, "status": {**status, "allocatable": room}}
+        found[name] = {
+            **document,
+            "metadata": metadata,
+            "spec": document.get("spec") or {},
+            "status": {**status, "allocatable": room},
+        }
     return found

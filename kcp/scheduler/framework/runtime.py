@@ -72,6 +72,8 @@ class PluginSet:
     shape_cache: Callable[..., Any]
     percentage: int | None = None
     base_score: int = 0
+    devices: Any = None
+    tenants: Any = None
 
 
 class ClassCache:

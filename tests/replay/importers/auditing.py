@@ -43,6 +43,9 @@ class AuditLog:
         if request.path == "/kcp/v1/creates":
             self._note_creates(request, response, received)
             return
+        if request.path == "/kcp/v1/deletes":
+            self._note_deletes(request, response, received)
+            return
         if request.path == "/kcp/v1/bindings":
             self._note_bindings(request, response, received)
             return
@@ -64,6 +67,12 @@ class AuditLog:
             ref = {"resource": item["plural"], "namespace": item["namespace"], "apiGroup": item["group"], "apiVersion": item["version"]}  # fmt: skip
             if "document" in result:
                 self._write(request, "create", ref, request.path, 201, item["object"], result["document"].value, received)  # fmt: skip
+
+    def _note_deletes(self, request: Request, response: Response, received: str) -> None:
+        for item, result in zip(request.document["items"], response.document["results"], strict=True):
+            ref = {"resource": item["plural"], "namespace": item["namespace"], "name": item["name"], "apiGroup": item["group"], "apiVersion": item["version"]}  # fmt: skip
+            if "document" in result:
+                self._write(request, "delete", ref, request.path, 200, item["options"], result["document"].value, received)  # fmt: skip
 
     def _note_bindings(self, request: Request, response: Response, received: str) -> None:
         for item, result in zip(request.document["bindings"], response.document["results"], strict=True):
