@@ -50,9 +50,12 @@ async def play(client: Client) -> None:
     await client.delete("namespaces", "gone")
     await client.delete(DEPLOYMENTS, "big", "default")
     pods = (await client.list("pods", "default", label_selector="app=web")).items
-    await client.delete(
-        "pods", min(p["metadata"]["name"] for p in pods if p["spec"]["nodeName"] == "node-2"), "default"
+    newest = max(
+        (p["metadata"]["creationTimestamp"], p["metadata"]["name"])
+        for p in pods
+        if p["spec"]["nodeName"] == "node-2"
     )
+    await client.delete("pods", newest[1], "default")
     await anyio.sleep(60)
 
 
