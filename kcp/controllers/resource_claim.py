@@ -41,7 +41,7 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
 
 def _plan_pod(key: str, view: fx.View) -> Steps:
     pod = view.pods.get(key)
-    if pod is None or meta.is_deleting(pod):
+    if pod is None or meta.is_deleting(pod) or is_done(pod):
         return
     made: dict[str, str] = {}
     for entry in facts.claim_entries(pod):
@@ -246,7 +246,7 @@ def touched_pod(old: Json | None, new: Json | None, readers: Mapping[str, Any]) 
     keys = []
     if new is None or is_done(new):
         keys += [f"{CLAIM}{meta.namespace(pod)}/{name}" for name in names]
-    if new is not None and not meta.is_deleting(new) and _lacks(new, readers["claims"]):
+    if new is not None and not meta.is_deleting(new) and not is_done(new) and _lacks(new, readers["claims"]):
         keys.append(POD + meta.key_of(new))
     return keys
 

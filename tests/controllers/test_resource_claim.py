@@ -200,3 +200,10 @@ def test_whose_change_queues_what() -> None:
     assert touched_claim(None, fresh, readers) == [CLAIM]
     assert touched_pod(None, user(), readers) == [POD]
     assert touched_pod(None, pod("plain"), readers) == []
+
+
+def test_a_pod_that_is_done_gets_no_claim_again() -> None:
+    """Its claim was just deleted because it is done: making another one would go on for ever."""
+    done = user(phase="Failed")
+    world = World(done, template())
+    assert world.plan(CONTROLLER, POD) == []
