@@ -49,6 +49,9 @@ class AuditLog:
         if request.path == "/kcp/v1/bindings":
             self._note_bindings(request, response, received)
             return
+        if request.path == "/kcp/v1/renewals":
+            self._note_renewals(request, response, received)
+            return
         info = request_info(request, parse_query(request.query)[0])
         if not info.is_resource or info.verb not in WRITES:
             return
@@ -81,6 +84,14 @@ class AuditLog:
             answer = {"apiVersion": "v1", "kind": "Status", "status": "Success", "code": 201, "metadata": {}}
             if "revision" in result:
                 self._write(request, "create", ref, request.path, 201, sent, answer, received)
+
+    def _note_renewals(self, request: Request, response: Response, received: str) -> None:
+        for item, result in zip(request.document["items"], response.document["results"], strict=True):
+            ref = {"resource": "leases", "namespace": item["namespace"], "name": item["name"], "apiGroup": "coordination.k8s.io", "apiVersion": "v1"}  # fmt: skip
+            if "document" in result:
+                self._write(
+                    request, "update", ref, request.path, 200, None, result["document"].value, received
+                )
 
     def _write(
         self, request: Request, verb: str, ref: Json, uri: str, code: int, sent: Any, answer: Any, received: str
