@@ -13,6 +13,7 @@ time; a start does not wait for its turn.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ from kcp.controlplane.token_tracking import TokenTracking
 from kcp.scheduler.profiles import Configuration
 from kcp.scheduler.scheduler import Scheduler
 from kcp.store.log import DECISIONS_PER_LIFE
-from kcp.store.protocol import Input, Store
+from kcp.store.protocol import Input, Keep, Key, Operation, Store, StoreError
 from kcp.wire.http import Handler
 from kcp.wire.server import address
 
@@ -77,6 +78,8 @@ CONTROLLER_MANAGER = UserInfo("system:kube-controller-manager", groups=(ALL_AUTH
 SCHEDULER = UserInfo("system:kube-scheduler", groups=(ALL_AUTHENTICATED,))
 SIMULATED_NODES = UserInfo("system:kcp:simulated-nodes", groups=(ALL_AUTHENTICATED,))
 ALONE = Turn()
+WRITES_DEADLINE_S = 30.0
+"""How long controllers that start wait for what the log was asked before."""
 ADMIN = UserInfo("kubernetes-admin", groups=("kubeadm:cluster-admins", ALL_AUTHENTICATED))
 
 
@@ -399,6 +402,7 @@ class Cluster:
         """All controllers on one set of caches."""
         rows = {run.controller.name: run.recorded for run in self.runs}
         if self.runs:
+            await self._await_writes()
             self.informers = self._new_informers()
         self.runs = []
         async with anyio.create_task_group() as group:
@@ -412,6 +416,15 @@ class Cluster:
             started.set()
             if turn.elected:
                 self._note_start()
+
+    async def _await_writes(self) -> None:
+        """Until what was asked of the log before is in it or refused.
+
+        A crash forgets for which writes the barrier waits; one that is still on its way to the disk would not be in the
+        new caches, and be made a second time.
+        """
+        with suppress(StoreError), anyio.move_on_after(WRITES_DEADLINE_S):
+            await self.store.append(Operation(Key("namespaces", "", "default"), lambda current, head: Keep()))
 
     async def _forever(self, name: str, run: Callable[[], Any]) -> None:
         """A component that crashes is restarted alone, with backoff."""

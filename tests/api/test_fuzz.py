@@ -28,6 +28,7 @@ HANG_S = 90.0
 """Virtual seconds; a request may take its own deadline of 60."""
 LIKE_KUBERNETES = (
     b'"message":"target.',
+    b'"message":"[target.',
     b'"message":"failed to create typed patch object',
     b'"message":"list element types are not identical',
     b"does not contain declared merge key",

@@ -160,7 +160,7 @@ class Indexer:
         """Objects whose index function gave `value`, ordered by key. KeyError for an index that was not declared."""
         keys = self._indexes[name].buckets.get(value)
         if keys is None:
-            return ()
+            return []
         objects = self._objects
         return [objects[key] for key in keys]
 
