@@ -8,7 +8,7 @@ import click
 import orjson
 
 from kcp.base.clock import SystemClock, moment
-from kcp.cli.options import log_options, one_line_errors
+from kcp.cli.options import kind_and_name, log_options, one_line_errors
 from kcp.cli.refusal_lines import first_refusal, refusal_lines
 from kcp.cli.tables import aligned
 from kcp.replay.bisecting import Loss, find_loss
@@ -18,11 +18,11 @@ from kcp.scheduler.explain import NodeVerdict
 from kcp.store.query import parse_at
 
 Json = dict[str, Any]
+PODS = ("pod", "pods", "po")
 
 
 @click.command("explain")
-@click.argument("kind", type=click.Choice(("pod",)))
-@click.argument("name")
+@click.argument("target", metavar="pod/NAME | pod NAME", nargs=-1, required=True)
 @click.option("--namespace", "-n", default="default", show_default=True, help="Namespace of the pod.")
 @click.option(
     "--at",
@@ -36,8 +36,7 @@ Json = dict[str, Any]
 @click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
 @log_options
 def command(
-    kind: str,
-    name: str,
+    target: tuple[str, ...],
     namespace: str,
     at: str | None,
     node: str | None,
@@ -49,7 +48,9 @@ def command(
 
     The pod may be deleted long since. Without a recorded decision, the state of the moment answers.
     """
-    del kind
+    kind, name = kind_and_name(target)
+    if kind not in PODS:
+        raise click.UsageError(f"only the scheduling of pods can be explained, not that of {kind!r}")
     with one_line_errors(), Incident.open(source) as incident:
         when = None if at is None else parse_at(at, SystemClock())
         found = explain_pod(incident, f"{namespace}/{name}", at=when)

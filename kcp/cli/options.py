@@ -75,3 +75,11 @@ def one_line_errors() -> Iterator[None]:
         yield
     except (StoreError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def kind_and_name(target: tuple[str, ...]) -> tuple[str, str]:
+    """As kubectl takes it: in one word or in two."""
+    words = target[0].split("/", 1) if len(target) == 1 else list(target)
+    if len(words) != 2 or not all(words):
+        raise click.UsageError("say KIND/NAME, as in pod/web-1, or KIND NAME")
+    return words[0], words[1]

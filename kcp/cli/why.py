@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from kcp.base.clock import SystemClock, microseconds, moment
 from kcp.cli.history import resolve
-from kcp.cli.options import log_options, one_line_errors
+from kcp.cli.options import kind_and_name, log_options, one_line_errors
 from kcp.replay.causes import Link, Story, why
 from kcp.store import history
 from kcp.store.query import parse_at
@@ -24,7 +24,7 @@ Json = dict[str, object]
 @log_options
 def command(target: tuple[str, ...], namespace: str, at: str | None, form: str, source: str) -> None:
     """Tell why an object is as it is, or why it is gone: each step back to a person's request, newest first."""
-    kind, name = _kind_and_name(target)
+    kind, name = kind_and_name(target)
     with one_line_errors(), history.reader(source) as connection:
         resource, namespaced = resolve(connection, kind)
         last = None if at is None else _revision(connection, at)
@@ -37,14 +37,6 @@ def command(target: tuple[str, ...], namespace: str, at: str | None, form: str, 
         click.echo(_line(link))
     if story.missing:
         click.echo(story.missing)
-
-
-def _kind_and_name(target: tuple[str, ...]) -> tuple[str, str]:
-    """As kubectl takes it: in one word or in two."""
-    words = target[0].split("/", 1) if len(target) == 1 else list(target)
-    if len(words) != 2 or not all(words):
-        raise click.UsageError("say KIND/NAME, as in pod/web-1, or KIND NAME")
-    return words[0], words[1]
 
 
 def _revision(connection: sa.Connection, at: str) -> int:

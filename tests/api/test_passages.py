@@ -56,6 +56,8 @@ async def cluster(**options: Any) -> AsyncIterator[tuple[Server, Application]]:
             for obj in (
                 cluster_role("reader", rule("get", "configmaps"), rule("get", "secrets", names="a")),
                 binding("reads", "reader", "User:alice"),
+                cluster_role("actor", rule("impersonate", "users", names="alice")),
+                binding("acts", "actor", "User:bob"),
             )
         ),
     ]
@@ -119,6 +121,15 @@ async def test_other_gets_are_not_mistaken_for_it(path: str, query: str, changed
         if answer is not None:
             assert seen(answer) == seen(await walked)
         walked.cancel()
+
+
+async def test_the_right_to_impersonate_is_asked_each_time() -> None:
+    async with cluster() as (server, handler):
+        headers, bob = {"accept": "application/json", "impersonate-user": "alice"}, certificate("bob")
+        assert seen(handler.at_once(get(f"{MAPS}/a", headers, peer=bob)))[0] == 200
+        key = Key(CLUSTER_ROLE_BINDINGS, "", "acts")
+        await server.store.append(Operation(key, lambda current, head: Remove()))
+        assert seen(handler.at_once(get(f"{MAPS}/b", headers, peer=bob)))[0] == 403
 
 
 async def test_a_right_that_is_taken_away_is_gone_at_once() -> None:

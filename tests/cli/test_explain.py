@@ -47,6 +47,14 @@ def test_other_outcomes(log: str) -> None:
     assert "no decision recorded; the state at revision" in gated
 
 
+def test_the_pod_may_be_said_in_one_word_and_nothing_else_can_be_asked(log: str) -> None:
+    done = CliRunner().invoke(command, ["pod/web", "--data", log])
+    assert done.output == explain("web", "--data", log)
+    refused = CliRunner().invoke(command, ["deploy/web", "--data", log])
+    assert refused.exit_code == 2
+    assert "only the scheduling of pods can be explained, not that of 'deploy'" in refused.output
+
+
 def test_who_makes_room_and_who_takes_it(log: str) -> None:
     assert "it was nominated to it, and passes every filter there\n" in explain("vip", "--data", log)
     with Incident.open(log) as incident:
