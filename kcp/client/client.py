@@ -12,7 +12,7 @@ mean something only to a server in this process.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 from urllib.parse import urlencode
 
@@ -217,20 +217,32 @@ class Client:
         """
         if not self.transport.in_process:
             return [await self._create_one(each, cause, fence) for each in creates]
-        items = []
-        for resource, obj, namespace in creates:
-            mapping = await self.mapper.resolve(resource)
-            items.append(
-                {
-                    "group": mapping.group,
-                    "version": mapping.version,
-                    "plural": mapping.plural,
-                    "namespace": namespace or _namespace(obj),
-                    "object": obj,
-                }
-            )
-        written = await self.request("POST", CREATES_PATH, body={"items": items}, cause=cause, fence=fence)
-        return [answers.bulk_outcome(result) for result in written.object["results"]]
+        wanted = [
+            (resource, {"namespace": namespace or _namespace(obj), "object": obj})
+            for resource, obj, namespace in creates
+        ]
+        return await self._together(CREATES_PATH, wanted, 201, cause, fence)
+
+    async def _together(
+        self, path: str, wanted: Sequence[tuple[str, Json]], status: int, cause: Any, fence: Any
+    ) -> Sequence[WriteResult | ApiError]:
+        """One request for all items whose resource is served; the others have their outcome without it."""
+        items: list[Json] = []
+        outcomes: list[WriteResult | ApiError | None] = []
+        for resource, item in wanted:
+            try:
+                mapping = await self.mapper.resolve(resource)
+            except ApiError as error:
+                outcomes.append(error)
+                continue
+            place = {"group": mapping.group, "version": mapping.version, "plural": mapping.plural}
+            items.append({**place, **item})
+            outcomes.append(None)
+        results: Iterator[Json] = iter(())
+        if items:
+            written = await self.request("POST", path, body={"items": items}, cause=cause, fence=fence)
+            results = iter(written.object["results"])
+        return [answers.bulk_outcome(next(results), status) if each is None else each for each in outcomes]
 
     async def _create_one(
         self, create: tuple[str, Json, str], cause: Any, fence: Any
@@ -320,21 +332,18 @@ class Client:
         """
         if not self.transport.in_process:
             return [await self._delete_one(each, cause, fence) for each in deletes]
-        items = []
-        for each in deletes:
-            mapping = await self.mapper.resolve(each.resource)
-            items.append(
+        wanted = [
+            (
+                each.resource,
                 {
-                    "group": mapping.group,
-                    "version": mapping.version,
-                    "plural": mapping.plural,
                     "namespace": each.namespace,
                     "name": each.name,
                     "options": _delete_options(each.uid, each.rv, each.propagation, each.grace_s, False),
-                }
+                },
             )
-        written = await self.request("POST", DELETES_PATH, body={"items": items}, cause=cause, fence=fence)
-        return [answers.bulk_outcome(result, 200) for result in written.object["results"]]
+            for each in deletes
+        ]
+        return await self._together(DELETES_PATH, wanted, 200, cause, fence)
 
     async def _delete_one(self, each: Deletion, cause: Any, fence: Any) -> WriteResult | ApiError:
         try:

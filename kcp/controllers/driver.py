@@ -227,15 +227,14 @@ class ControllerRun:
             self.enqueue(key, "event")
             return
         self._triggers.setdefault(key, "event")
-        self.queue.delayed.add_after(key, wait_s)
+        self.queue.add_spaced(key, wait_s)
 
     def _space(self, trace: Trace) -> None:
         """Put the key's next plan as far away as this one has looked at objects so far."""
+        self._not_before_s.pop(trace.key, None)  # the newest come last
         spacing_s = min(trace.reads * SPACING_PER_READ_S, MAX_SPACING_S)
         if spacing_s >= MIN_SPACING_S:
             self._not_before_s[trace.key] = trace.began_s + spacing_s
-        else:
-            self._not_before_s.pop(trace.key, None)
 
     async def _tick(self, name: str, source: Timer) -> None:
         del name
@@ -388,8 +387,24 @@ class ControllerRun:
         else:
             self._memos[key] = value
 
+    def _forget_oldest(self) -> None:
+        """Drop the oldest barrier and the oldest spacing once they hold nothing up: their keys may never come back.
+
+        One of each after every decision is enough, as a decision leaves one of each at most.
+        """
+        key = next(iter(self._barriers), None)
+        if key is not None and all(
+            resource not in self.watched or self.watched[resource].rv >= rv
+            for resource, rv in self._barriers[key].items()
+        ):
+            del self._barriers[key]
+        key = next(iter(self._not_before_s), None)
+        if key is not None and self._not_before_s[key] <= self.clock.monotonic():
+            del self._not_before_s[key]
+
     def _finish(self, trace: Trace) -> None:
         self.decisions += 1
+        self._forget_oldest()
         if trace.worth_recording:
             self._record(trace)
         if trace.retry:

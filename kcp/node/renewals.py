@@ -50,7 +50,12 @@ class Renewals:
         waiting, self.waiting = list(self.waiting), {}
         for first in range(0, len(waiting), MAX_TOGETHER):
             some = waiting[first : first + MAX_TOGETHER]
-            await self._renew([keeper for keeper in some if not keeper.agent.silent])
+            try:
+                await self._renew([keeper for keeper in some if not keeper.agent.silent])
+            except Exception:
+                for keeper in waiting[first:]:
+                    keeper.try_later()
+                raise
 
     async def _renew(self, keepers: list[LeaseKeeper]) -> None:
         if not keepers:
@@ -64,10 +69,6 @@ class Renewals:
             for keeper in keepers:
                 keeper.not_renewed(error)
             return
-        except Exception:
-            for keeper in keepers:
-                keeper.try_later()
-            raise
         for keeper, outcome in zip(keepers, outcomes, strict=True):
             if isinstance(outcome, ApiError):
                 keeper.not_renewed(outcome)

@@ -160,6 +160,25 @@ def test_every_delete_has_its_own_outcome() -> None:
     in_cluster(check, controllers=(), scheduler=False)
 
 
+def test_a_resource_that_is_not_served_any_more_costs_the_others_nothing() -> None:
+    async def check(cluster: Cluster, client: Client) -> None:
+        del cluster
+        widgets = "widgets.example.com"
+        widget = {**config_map("a"), "apiVersion": "example.com/v1", "kind": "Widget"}
+        made = await client.create_all(
+            [(widgets, widget, "default"), ("configmaps", config_map("a"), "default")]
+        )
+        assert [type(result) for result in made] == [NotFound, WriteResult]
+        gone = await client.delete_all([removal("w", widgets), removal("a"), removal("v", widgets)])
+        assert [type(result) for result in gone] == [NotFound, WriteResult, NotFound]
+        assert (
+            await client.delete_all([removal("w", widgets)])
+            and not (await client.list("configmaps", "default")).items
+        )
+
+    in_cluster(check, controllers=(), scheduler=False)
+
+
 def test_nobody_deletes_what_they_may_not() -> None:
     async def check(cluster: Cluster, client: Client) -> None:
         await client.create("configmaps", config_map("a"), "default")

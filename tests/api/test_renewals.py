@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import attrs
+import pytest
 
 from kcp.client.answers import bulk_outcome
 from kcp.client.client import Client
+from kcp.client.transport import Transport
 from kcp.controlplane.cluster import SIMULATED_NODES, Cluster, node_identity
 from kcp.machinery.errors import ApiError, Conflict, Forbidden, NotFound
 from kcp.machinery.times import parse_time
+from kcp.node import renewals
 from kcp.node.renewals import MANAGER, PATH
 from kcp.store.protocol import Op
-from kcp.wire.http import Request
+from kcp.wire.http import Request, Response
 from tests.controlplane.test_cluster import in_cluster
 
 Json = dict[str, Any]
@@ -135,6 +139,45 @@ def test_only_the_fleet_gets_in() -> None:
         assert response.status in (401, 403, 404)
 
     in_cluster(check, controllers=(), scheduler=False)
+
+
+@attrs.define
+class Breaking:
+    """A transport on which the first requests for renewals break off."""
+
+    inner: Transport
+    broken: list[str]
+    in_process: bool = True
+
+    async def request(self, request: Request, timeout_s: float) -> Response:
+        if request.path == PATH and len(self.broken) < 2:
+            self.broken.append(request.path)
+            raise RuntimeError("broke off")
+        return await self.inner.request(request, timeout_s)
+
+    async def close(self) -> None: ...
+
+
+def test_a_request_that_breaks_off_costs_no_node_its_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renewals, "MAX_TOGETHER", 2)
+    broken: list[str] = []
+
+    async def check(cluster: Cluster, client: Client) -> None:
+        del cluster
+        await anyio.sleep(15)
+        now = [lease["spec"]["renewTime"] for lease in (await client.list(LEASES, NAMESPACE)).items]
+        assert len(broken) == 2 and len(now) == 40
+        await anyio.sleep(25)
+        later = [lease["spec"]["renewTime"] for lease in (await client.list(LEASES, NAMESPACE)).items]
+        assert all(before < after for before, after in zip(now, later, strict=True))
+
+    in_cluster(
+        check,
+        nodes=40,
+        controllers=(),
+        scheduler=False,
+        wrap_transport=lambda inner: Breaking(inner, broken),
+    )
 
 
 def test_the_leases_of_a_fleet_stay_fresh() -> None:

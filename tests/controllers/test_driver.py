@@ -379,3 +379,50 @@ async def test_a_key_with_few_objects_is_planned_at_once() -> None:
             await here.create(config(f"config-{len(plans)}"))
             await anyio.sleep(0.0001)
             assert plans and plans[-1][0] - began_s < 0.0001
+
+
+async def test_an_event_soon_after_a_plan_does_not_take_away_its_timer() -> None:
+    began: list[float] = []
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        """Asks for a timer once; later plans count on it."""
+        if key != "default/many":
+            return
+        began.append(anyio.current_time())
+        if len(view.configs.list("default")) >= 100 and env.memo is None:
+            yield fx.Memo({"timer": "set"})
+            yield fx.RequeueAfter(30)
+
+    every = Fan("configmaps", keys=lambda old, new, readers: ["default/many"])
+    async with running(controller(plan, watches={"configs": every})) as here:
+        for number in range(99):
+            await here.create(config(f"config-{number}"))
+        await anyio.sleep(1)
+        began.clear()
+        for name in ("sets-the-timer", "soon-after"):
+            await here.create(config(name))
+            await anyio.sleep(0.0001)
+        await anyio.sleep(60)
+        assert [round(at - began[0]) for at in began] == [0, 0, 30]
+
+
+async def test_keys_that_never_come_back_leave_nothing_behind() -> None:
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        """Looks at many objects, and changes something that is no reason to look again."""
+        del env
+        if key.startswith("once/") and len(view.configs.list("default")) > 30:
+            yield fx.Patch("configmaps", "default", "config-0", {"data": {"last": key}})
+
+    def once(old: Json | None, new: Json | None, readers: Any) -> list[str]:
+        del readers
+        return [f"once/{new['metadata']['uid']}"] if old is None and new is not None else []
+
+    async with running(controller(plan, watches={"configs": Fan("configmaps", keys=once)})) as here:
+        for number in range(150):
+            await here.create(config(f"config-{number}"))
+            await anyio.sleep(0.1)
+        await anyio.sleep(1)
+        (run,) = here.cluster.runs
+        assert (await here.rows())[-1].key.startswith("once/")
+        assert len(run._barriers) < 10
+        assert len(run._not_before_s) < 10

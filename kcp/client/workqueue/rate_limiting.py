@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import anyio
 import attrs
 
 from kcp.base.backoff import ItemBackoff
@@ -156,6 +157,7 @@ class RateLimitingQueue:
         self._observer = observer or Unobserved()
         self._queue = Queue(clock, self._observer)
         self.delayed = DelayedAdds(self._queue, clock)
+        self._spaced = DelayedAdds(self._queue, clock)
         self.limiter = limiter or controller_rate_limiter(clock)
         self.add = self._queue.add
         self.get = self._queue.get
@@ -182,6 +184,10 @@ class RateLimitingQueue:
             self._observer.retried()
         self.delayed.add_after(key, seconds, lane)
 
+    def add_spaced(self, key: str, seconds: float) -> None:
+        """Like `add`, a moment later: a time that `add_after` has set for the key stays."""
+        self._spaced.add_after(key, seconds)
+
     def add_rate_limited(self, key: str, lane: Lane = "live") -> float:
         """Queue the key after its wait; returns the wait in seconds."""
         wait_s = self.limiter.when(key)
@@ -195,4 +201,6 @@ class RateLimitingQueue:
         return self.limiter.retries(key)
 
     async def run(self) -> None:
-        await self.delayed.run()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._spaced.run)
+            await self.delayed.run()
