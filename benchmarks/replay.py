@@ -3,7 +3,8 @@
     python -m benchmarks.replay [--events 1000000] [--minutes 10] [--json FILE]
 
 The large log is generated: 3,000 pods on 100 nodes that start, flap, move and go, with three decisions per ten events, about
-a day of such a cluster. Decisions to re-make come from a simulated cluster, since only a real controller decides anything.
+a day of such a cluster. Decisions to re-make come from a simulated cluster, since only a real controller decides anything. What is
+run again as a whole was recorded a moment before: a daemon in this process, whose Deployments grow, are rolled out and go.
 """
 
 from __future__ import annotations
@@ -25,21 +26,30 @@ from benchmarks import fixture
 from kcp.apis.semantics.facts import FACTS
 from kcp.base import logs
 from kcp.base.clock import EPOCH_OF_SIMULATION, SystemClock, VirtualClock, microseconds
+from kcp.replay.equality import compare
 from kcp.replay.exploration import Scenario
 from kcp.replay.incident import IDS_PER_RUN, Incident
+from kcp.replay.reexecution import rerun
 from kcp.replay.run import cores, plan_work, remake_parallel
 from kcp.replay.session import Session
 from kcp.store import rows
 from kcp.store.facts import projections
 from kcp.store.protocol import Decision
+from kcp.store.reader import LogReader
 from kcp.store.transfer import export_incident, restore
+from kcp.testing import BlockingClient, serve
 from tests.store import generated
 from tests.store.changes import open_for_test
+from tests.support.builders import deployment
 
 T = TypeVar("T")
 PODS, NODES = 3000, 100
 DECISIONS_PER_EVENT = 0.3
 WHOLE_EVERY = 64
+DEPLOYMENTS = "deployments.apps"
+NAMES = [f"web-{number}" for number in range(10)]
+REST_S = 2.0
+"""A log has hours in which little happens; these are few, and count as such."""
 
 
 def timed(work: Callable[[], T]) -> tuple[float, T]:
@@ -120,12 +130,57 @@ def of_a_simulated_cluster(directory: Path, minutes: int) -> dict[str, float]:
     return found
 
 
+def of_a_recorded_cluster(directory: Path) -> dict[str, float]:
+    """A log that nobody simulated, run again as a whole, and whether it came to the same."""
+    file, again = directory / "recorded.kcp", directory / "again.kcp"
+    with serve(directory / "recorded", nodes=10) as cluster:
+        roll_out(cluster.client)
+    export_incident(directory / "recorded", file, clock=SystemClock(), mask_key=b"k" * 32)
+    rerun_s, _ = timed(lambda: rerun(str(file), again))
+    with LogReader(file) as one, LogReader(again) as other:
+        events = [event.ts_us for event in one.events()]
+        found = compare(one, other)
+    pairs = found.otherwise, found.elsewhere, found.different
+    return {
+        "rerun_events": len(events), "rerun_events_per_s": len(events) / rerun_s,
+        "rerun_virtual_s_per_s": (events[-1] - events[0]) / 1e6 / rerun_s, "rerun_alike": found.alike,
+        "rerun_other_steps": len(pairs[0]), "rerun_other_nodes": len(pairs[1]), "rerun_different": len(pairs[2]),
+    }  # fmt: skip
+
+
+def roll_out(client: BlockingClient) -> None:
+    for name in NAMES:
+        client.create(deployment(name, replicas=3))
+    for change in ({"spec": {"replicas": 8}}, image("web:2"), {"spec": {"replicas": 2}}):
+        for name in NAMES:
+            client.patch(DEPLOYMENTS, name, change, type="strategic")
+        client.wait_for(
+            lambda: all(is_through(client.get(DEPLOYMENTS, name)) for name in NAMES), timeout_s=60.0
+        )
+        time.sleep(REST_S)
+    client.delete(DEPLOYMENTS, NAMES[0], "default", propagation="Foreground")
+    client.wait_for(lambda: len(client.list(DEPLOYMENTS, "default")) < len(NAMES))
+
+
+def image(name: str) -> dict[str, Any]:
+    return {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": name}]}}}}
+
+
+def is_through(found: dict[str, Any]) -> bool:
+    status, wanted = found["status"], found["spec"]["replicas"]
+    counts = [status.get(name) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+    return bool(
+        status.get("observedGeneration") == found["metadata"]["generation"] and counts == [wanted] * 3
+    )
+
+
 def main(events: int, minutes: int, file: str | None) -> None:
     logs.configure(level="error")
     with tempfile.TemporaryDirectory(prefix="kcp-bench-") as name:
         directory = Path(name)
         found: dict[str, Any] = of_the_large_log(directory, events)
         found |= of_a_simulated_cluster(directory, minutes)
+        found |= of_a_recorded_cluster(directory)
         found["fixture_first_s"] = fixture.start_s(directory / "fixture-1")
         found["fixture_next_s"] = fixture.start_s(directory / "fixture-2")
     for name, value in found.items():

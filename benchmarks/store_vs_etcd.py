@@ -148,6 +148,7 @@ async def compete(
     found: list[Contestant], writers: list[int], rounds: int, seconds: float
 ) -> dict[tuple[str, int], Result]:
     results: dict[tuple[str, int], Result] = {}
+    interpreter.settle()
     for _ in range(rounds):
         for count in writers:
             for one in found:
@@ -193,7 +194,6 @@ async def run(arguments: argparse.Namespace) -> None:
     probe = [fsync_per_s(directory)]
     sqlite = open_store(directory / "kcp.db", clock=SystemClock())
     sqlite.register([PODS])
-    interpreter.settle()
     found = [Contestant("sqlite", store_writer(sqlite))]
     shared: EventLog | None = None
     server: postgres.Server | None = None

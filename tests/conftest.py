@@ -6,12 +6,15 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping
 
+import hypothesis
 import pytest
 
 from kcp.base import logs
 from kcp.base.loop import DetLoop
 
 logs.configure(level="error", stream=sys.stderr)
+hypothesis.settings.register_profile("kcp", deadline=None)
+hypothesis.settings.load_profile("kcp")  # how long an example takes is the machine's affair
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -59,8 +59,9 @@ class Run:
         state = self.state
         state.devices.take(uid, decision.allocations)
         for key, allocation in decision.allocations.items():
-            claim = state.objects[CLAIMS][key]
-            state.apply(CLAIMS, claim, {**claim, "status": {"allocation": allocation}})
+            claim = state.objects[CLAIMS].get(key)
+            if claim is not None:  # else that of extended resources, which the pod's binding would make
+                state.apply(CLAIMS, claim, {**claim, "status": {"allocation": allocation}})
         if steady:
             state.apply("pods", state.pods[uid].pod, None)
             for key in decision.allocations:

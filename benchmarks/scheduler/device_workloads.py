@@ -163,6 +163,37 @@ def consumable(scale: float) -> Scene:
     return Scene([*objects, *fresh], [], measured)
 
 
+def extended(classes: int, *, implicit: bool = False) -> Callable[[float], Scene]:
+    """Pods ask for an extended resource that devices stand behind, each class in turn; the cluster is full at the end."""
+
+    def build(scale: float) -> Scene:
+        n, devices = max(1, int(500 * scale)), 10
+        objects = [each for each in nodes_with_devices(n, devices) if each[0] != CLASSES]
+        resources = []
+        for number in range(classes):
+            made = device_class(f"test-class-{number}")
+            resources.append(f"deviceclass.resource.kubernetes.io/test-class-{number}")
+            if not implicit:
+                resources[-1] = made["spec"]["extendedResourceName"] = f"example.com/gpu-{number}"
+            objects.append((CLASSES, made))
+
+        def pods(prefix: str, count: int) -> list[Json]:
+            return [_asking(f"{prefix}-{i}", resources[i % classes]) for i in range(count)]
+
+        half = n * devices // 2
+        return Scene(objects, pods("init", half), pods("pod", n * devices - half))
+
+    return build
+
+
+def _asking(name: str, resource: str) -> Json:
+    made = t.pod(name, "sched-0")
+    (container,) = made["spec"]["containers"]
+    amounts = {**container["resources"]["requests"], resource: "1"}
+    container["resources"] = {"requests": amounts, "limits": amounts}
+    return made
+
+
 def declared_features(count: int) -> Callable[[float], Scene]:
     def build(scale: float) -> Scene:
         n = max(1, int(5000 * scale))
@@ -187,6 +218,9 @@ DEVICE_WORKLOADS: tuple[Workload, ...] = (
     Workload("SteadyStateClusterResourceClaimTemplate/half_500nodes", 70, steady(500, 2500), True),
     Workload("SteadyStateClusterResourceClaimTemplate/full_500nodes", 60, steady(500, 4990), True),
     Workload("SchedulingWithResourceClaim/5000pods_500nodes", None, shared_claims(500, 2)),
+    Workload("ExtendedResource/5000pods_500nodes", None, extended(1)),
+    Workload("ExtendedResource_25Classes/5000pods_500nodes", None, extended(25)),
+    Workload("ImplicitExtendedResource_25Classes/5000pods_500nodes", None, extended(25, implicit=True)),
     Workload("FirstAvailable/100nodes", None, first_available),
     Workload("PartitionableBacktracking/100nodes", None, backtracking),
     Workload("ConsumableCapacity/100nodes", None, consumable),

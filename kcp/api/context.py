@@ -13,7 +13,7 @@ from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.base.values import frozen
 from kcp.store.protocol import Cause, Fence, Store
-from kcp.wire.http import Request
+from kcp.wire.http import Request, Response
 
 if TYPE_CHECKING:
     from kcp.api.admission.order import AdmissionChain
@@ -42,6 +42,10 @@ class RequestInfo:
     subpath: str = ""
 
 
+Part = tuple["Call", Response]
+"""One of several requests that went together, and its answer."""
+
+
 @attrs.define(slots=True)
 class Call:
     """One request on its way. The task that serves it owns it; filters and verbs fill it in.
@@ -60,6 +64,8 @@ class Call:
     cause: Cause = attrs.field(factory=Cause)
     fence: Fence | None = None
     annotations: dict[str, str] = attrs.field(factory=dict)
+    parts: list[Part] | None = None
+    """What went together in this request, for the audit log; None: it is one."""
 
     def warn(self, text: str) -> None:
         """Add a Warning header, once per text."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from kcp.api.options import DeleteOptions
-from kcp.api.registry import attributes_of, not_found
+from kcp.api.registry import attributes_of, leaving_with, not_found
 from kcp.api.transaction import Plan, Planner, Write
 from kcp.apis.kind import Json, Kind
 from kcp.base.values import frozen
@@ -184,7 +184,8 @@ def deleting(write: Write, name: str, options: DeleteOptions, *, admit: bool = T
             write.server.admission.validate(attributes)
         plan = plan_delete(write, current, options)
         if isinstance(plan.verdict, Remove):
-            return Plan(plan.verdict, attributes_of(write, "DELETE", name, None, current.value))
+            gone = attributes_of(write, "DELETE", name, None, current.value)
+            return Plan(plan.verdict, gone, companions=leaving_with(write, current.value))
         return plan
 
     return planner

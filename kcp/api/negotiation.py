@@ -178,7 +178,7 @@ def render(server: Server, call: Call, result: Result) -> Response:
 
 
 def _has_tables(call: Call) -> bool:
-    return call.kind is not None and call.kind.stored
+    return call.kind is not None and "get" in call.kind.verbs
 
 
 def _in_process(result: Result) -> Response:

@@ -9,14 +9,16 @@ Source: k8s v1.36 apiserver/pkg/registry/generic/registry/store.go, apiserver/pk
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from kcp.api.admission.plugin import AdmissionVerb
+from kcp.api.admission.plugin import AdmissionVerb, Companion
 from kcp.api.admission.plugin import Attributes as AdmissionAttributes
+from kcp.api.allocation import SERVICES
 from kcp.api.auth.protocol import Attributes as Question
 from kcp.api.auth.rbac import GROUP as RBAC_GROUP
 from kcp.api.auth.rbac import check_escalation
+from kcp.api.cluster_ips import releases
 from kcp.api.context import Call, Server
 from kcp.api.documents import served
 from kcp.api.options import WriteOptions, object_revision
@@ -184,7 +186,7 @@ def _gvk_of(obj: Json) -> GroupVersionKind:
     return GroupVersionKind(version.group, version.version, obj["kind"])
 
 
-def _with_managed_fields(write: Write, live: Json | None, obj: Json) -> Json:
+def with_managed_fields(write: Write, live: Json | None, obj: Json) -> Json:
     """Ownership is recorded in the stored version, whose field names the object has."""
     kind = write.kind
     gvk = kind.gvk if kind.to_storage is None else _gvk_of(obj)
@@ -225,14 +227,24 @@ def _put(write: Write, value: Json, body: bytes | None = None, renewal: bool = F
     return Put(normal(value) if body is None else body, value, _expiry(write), renewal)
 
 
-def _allocating(write: Write, value: Json, old: Json | None) -> Callable[[Head], Put] | None:
-    if write.kind.resource != "services" or write.subresource:
-        return None
+def _is_service(write: Write) -> bool:
+    return write.kind.resource == SERVICES and not write.subresource
+
+
+def _allocated(write: Write, value: Json, old: Json | None, attributes: AdmissionAttributes) -> Plan:
+    """The plan of a Service: its addresses are chosen now, its node ports in the writer."""
+    allocator, dry_run = write.server.allocator, write.options.dry_run
+    found, companions = allocator.addresses(value, old, write.server.store, write.moment, dry_run)
 
     def finish(head: Head) -> Put:
-        return _put(write, write.server.allocator.assign(value, old, head))
+        return _put(write, allocator.ports(found, old, head))
 
-    return finish
+    return Plan(_put(write, found), attributes, finish, companions=companions)
+
+
+def leaving_with(write: Write, obj: Json) -> Sequence[Companion]:
+    """What goes when this object goes."""
+    return releases(obj, write.moment) if write.kind.resource == SERVICES else ()
 
 
 def authorize_create(write: Write, name: str) -> None:
@@ -272,7 +284,7 @@ def draft(write: Write, obj: Json) -> Json:
     strategy.default(obj)
     _drop_empty(metadata)
     _drop_duplicate_owners(write, metadata)
-    obj = _with_managed_fields(write, None, obj)
+    obj = with_managed_fields(write, None, obj)
     attributes = attributes_of(write, "CREATE", metadata.get("name") or "", obj, None)
     if server.admission.mutate(attributes):
         strategy.default(obj)
@@ -325,12 +337,12 @@ def creation(write: Write, obj: Json) -> Planner:
     attributes = attributes_of(write, "CREATE", name, obj, None)
     write.server.admission.validate(attributes)
     _check_escalation(write, obj, None)
-    plan = Plan(_put(write, obj), attributes, _allocating(write, obj, None))
+    plan = None if _is_service(write) else Plan(_put(write, obj), attributes)
 
     def planner(current: Record | None, head: Head) -> Plan:
         if current is not None:
             raise AlreadyExists.of(kind.group, kind.plural, name)
-        return plan
+        return _allocated(write, obj, None, attributes) if plan is None else plan
 
     return planner
 
@@ -433,7 +445,7 @@ def change_of(write: Write, new: Json, current: Record) -> Plan:
     _carry(metadata, old["metadata"])
     _drop_empty(metadata)
     _drop_duplicate_owners(write, metadata)
-    new = _with_managed_fields(write, old, new)
+    new = with_managed_fields(write, old, new)
     attributes = attributes_of(write, "UPDATE", name, new, old)
     if server.admission.mutate(attributes):
         strategy.default(new)
@@ -454,12 +466,13 @@ def _plan_of(write: Write, new: Json, current: Record, attributes: AdmissionAttr
     old = current.value
     if leaves(new, old, write.kind):
         gone = attributes_of(write, "DELETE", current.key.name, None, old)
-        return Plan(Remove(), gone, leaving=new)
+        return Plan(Remove(), gone, leaving=new, companions=leaving_with(write, old))
     body = normal(new)
     if splice_revision(body, current.rv) == current.document.encoded:
         return Plan(Keep())
-    put = _put(write, new, body, _is_renewal(write.kind, new, old))
-    return Plan(put, attributes, _allocating(write, new, old))
+    if _is_service(write):
+        return _allocated(write, new, old, attributes)
+    return Plan(_put(write, new, body, _is_renewal(write.kind, new, old)), attributes)
 
 
 def updating(write: Write, name: str, make: Callable[[Json], Json]) -> Planner:

@@ -23,6 +23,8 @@ from kcp.wire.http import Request
 Params = Mapping[str, str]
 Repeated = Mapping[str, list[str]]
 
+SHORT_PATH = 256
+"""Longer paths are not remembered: who asks is not known yet."""
 _METHOD_VERBS = {
     "POST": "create",
     "GET": "get",
@@ -62,7 +64,18 @@ def is_long_running(info: RequestInfo) -> bool:
 
 def request_info(request: Request, params: Params) -> RequestInfo:
     """Read the path. Raises InternalError for `/api/v1/watch` without anything to watch."""
-    path, method = request.path, request.method
+    if request.method == "POST" and len(request.path) <= SHORT_PATH:
+        return _posted(request.path)
+    return _read(request.path, request.method, params)
+
+
+@lru_cache(maxsize=1024)
+def _posted(path: str) -> RequestInfo:
+    """What is created goes to few paths, and its query says nothing about them."""
+    return _read(path, "POST", {})
+
+
+def _read(path: str, method: str, params: Params) -> RequestInfo:
     stripped = path.strip("/")
     parts = stripped.split("/") if stripped else []
     if len(parts) < 3 or parts[0] not in ("api", "apis") or (parts[0] == "apis" and len(parts) < 4):

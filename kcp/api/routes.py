@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from kcp.api import component_status
 from kcp.api.context import Call, RequestInfo, Server
 from kcp.api.subresources import (
     binding,
@@ -26,6 +27,7 @@ from kcp.api.subresources import (
 from kcp.api.subresources.approval import approval_rules
 from kcp.api.transaction import Rules
 from kcp.api.verbs import connect, create, delete, get, list, patch, update, watch
+from kcp.apis.kind import Kind
 from kcp.machinery.errors import MethodNotAllowed, NotFound
 
 Handler = Callable[[Server, Call], Awaitable[Any]]
@@ -115,9 +117,16 @@ def handler_for(call: Call) -> Handler:
         or (kind.namespaced and not info.namespace and info.verb in _OF_A_NAMESPACE)
     ):
         raise MethodNotAllowed.http()
-    if not kind.stored and info.verb == "create":
-        return binding.create if kind.kind == "Binding" else connect.review
+    if not kind.stored:
+        return _virtual_handler(kind)
     return VERBS[info.verb]
+
+
+def _virtual_handler(kind: Kind) -> Handler:
+    """For kinds of which nothing is stored."""
+    if kind.kind == "ComponentStatus":
+        return component_status.handle
+    return binding.create if kind.kind == "Binding" else connect.review
 
 
 def _is_misplaced(info: RequestInfo) -> bool:

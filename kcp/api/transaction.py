@@ -85,6 +85,8 @@ class Plan:
     finish: Callable[[Head], Put] | None = None
     leaving: Json | None = None
     """What an update that removes made of the object: its answer, since clients expect the object that they sent."""
+    companions: Sequence[Companion] = ()
+    """What changes with it of its own accord: the addresses of a Service."""
 
 
 Planner = Callable[[Record | None, Head], Plan]
@@ -115,8 +117,9 @@ def _same(current: Record | None, seen: Record | None) -> bool:
 
 def _settle(write: Write, plan: Plan, head: Head) -> Sequence[Companion]:
     if plan.attributes is None:
-        return ()
-    return write.server.admission.settle(plan.attributes, head)
+        return plan.companions
+    settled = write.server.admission.settle(plan.attributes, head)
+    return [*settled, *plan.companions] if plan.companions else settled
 
 
 def _verdict(plan: Plan, head: Head) -> Verdict:

@@ -17,7 +17,7 @@ Source of the semantics: k8s v1.36 apiserver/pkg/storage/cacher/{cacher,cache_wa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -31,7 +31,7 @@ from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.base.values import frozen
 from kcp.machinery.document import Document
-from kcp.machinery.errors import Expired
+from kcp.machinery.errors import ApiError, Expired
 from kcp.machinery.watch import INITIAL_EVENTS_END, WatchEvent
 from kcp.store.protocol import Event, Op, Record, Store
 from kcp.wire.deadline import Bell
@@ -69,9 +69,14 @@ def _bookmark(kind: Kind, rv: int, *, initial_end: bool = False) -> WatchEvent:
     return WatchEvent("BOOKMARK", Document(orjson.dumps(value), rv, value))
 
 
-def _error(error: Expired) -> WatchEvent:
+def _error(error: ApiError) -> WatchEvent:
     status = error.status()
     return WatchEvent("ERROR", Document(orjson.dumps(status), 0, status))
+
+
+async def refused(error: ApiError) -> AsyncIterator[Sequence[WatchEvent]]:
+    """A watch that says in its stream why it does not begin, as those do that passed all checks of a request."""
+    yield [_error(error)]
 
 
 def too_old(asked: int, horizon: int) -> Expired:

@@ -19,6 +19,7 @@ from kcp.apis.webhook_clients import (
     default_client,
     has_known_version,
 )
+from kcp.apis.zero_values import write_definition_status
 from kcp.machinery import names
 from kcp.machinery.errors import FieldError, duplicate, forbidden, invalid, required, too_many
 
@@ -64,6 +65,11 @@ def remember_storage_version(definition: Json) -> None:
     stored = status.get("storedVersions") or []
     if current and current not in stored:
         definition["status"] = {**status, "storedVersions": [*stored, current]}
+
+
+def _prepare_create(definition: Json) -> None:
+    remember_storage_version(definition)
+    write_definition_status(definition)
 
 
 def _prepare_update(new: Json, old: Json) -> None:
@@ -334,7 +340,7 @@ def validate_definition_status(new: Json, old: Json) -> list[FieldError]:
 STRATEGIES: Mapping[str, Strategy] = {
     "CustomResourceDefinition": Strategy(
         default=_default_definition,
-        prepare_create=remember_storage_version,
+        prepare_create=_prepare_create,
         prepare_update=_prepare_update,
         prepare_status=keep_metadata,
         validate_create=validate_definition,

@@ -25,6 +25,19 @@ def _default_api_service(service: Json) -> None:
     default_client(service.get("spec"))
 
 
+def _prepare(service: Json) -> None:
+    """A local one is available from the start. Source: kube-aggregator/pkg/registry/apiservice/strategy.go."""
+    if (service.get("spec") or {}).get("service") is None:
+        available = {
+            "type": "Available",
+            "status": "True",
+            "lastTransitionTime": service["metadata"].get("creationTimestamp"),
+            "reason": "Local",
+            "message": "Local APIServices are always available",
+        }
+        service["status"] = {"conditions": [available]}
+
+
 def _check_group(errors: Errors, group: str, version: str) -> None:
     if group:
         checks.texts(errors, names.is_dns1123_subdomain(group), group, "spec.group")
@@ -105,6 +118,7 @@ def _api_service_cells(service: Json, now: datetime) -> list[Any]:
 STRATEGIES: Mapping[str, Strategy] = {
     "APIService": Strategy(
         default=_default_api_service,
+        prepare_create=_prepare,
         validate_create=validate_api_service,
         validate_update=lambda new, old: validate_api_service(new),
         validate_status=validate_api_service_status,

@@ -72,6 +72,9 @@ def _default_flow_schema(schema: Json) -> None:
     spec = schema.setdefault("spec", {})
     if not spec.get("matchingPrecedence"):
         spec["matchingPrecedence"] = 1000
+    for rules in spec.get("rules") or ():
+        for rule in rules.get("resourceRules") or ():
+            rule.setdefault("namespaces", None)
 
 
 def _fill(obj: Json, defaults: Mapping[str, int]) -> None:

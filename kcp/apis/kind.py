@@ -138,6 +138,12 @@ class Kind:
     """The warning that every answer about this kind carries."""
     custom: bool = False
     """Comes from a CustomResourceDefinition."""
+    resource: str = attrs.field(init=False)
+    """The key under which objects live in the store: `pods`, `deployments.apps`."""
+
+    @resource.default
+    def _key_in_store(self) -> str:
+        return self.storage_resource or group_resource(self.gvk.group, self.plural)
 
     @property
     def group(self) -> str:
@@ -158,11 +164,6 @@ class Kind:
     @property
     def gvr(self) -> GroupVersionResource:
         return GroupVersionResource(self.gvk.group, self.gvk.version, self.plural)
-
-    @property
-    def resource(self) -> str:
-        """The key under which objects live in the store: `pods`, `deployments.apps`."""
-        return self.storage_resource or group_resource(self.gvk.group, self.plural)
 
     def subresource(self, name: str) -> Subresource | None:
         return next((sub for sub in self.subresources if sub.name == name), None)

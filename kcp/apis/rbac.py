@@ -5,7 +5,7 @@ Source: k8s v1.36 pkg/apis/rbac/validation/validation.go, pkg/apis/rbac/v1/defau
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from kcp.apis.core import checks
 from kcp.apis.core.checks import Errors
 from kcp.apis.kind import Json, Printer, Strategy
 from kcp.apis.printing import AGE, NAME, age, columns, name_of, wide
+from kcp.apis.zero_values import write_rules
 from kcp.machinery import names
 from kcp.machinery.errors import FieldError, invalid, required, unsupported
 from kcp.machinery.labels import SelectorError, from_label_selector
@@ -171,6 +172,15 @@ def _binding_cells(binding: Json, now: datetime) -> list[Any]:
     return [name_of(binding), role, age(binding, now), *subjects]
 
 
+def _role(validate: Callable[[Json], list[FieldError]]) -> Strategy:
+    return _strategy(
+        prepare_create=write_rules,
+        prepare_update=lambda new, old: write_rules(new),
+        validate_create=validate,
+        validate_update=lambda new, old: validate(new),
+    )
+
+
 def _strategy(**rules: Any) -> Strategy:
     return Strategy(
         name_rule="path_segment",
@@ -194,10 +204,8 @@ _BINDING_PRINTER = Printer(
 )
 
 STRATEGIES: Mapping[str, Strategy] = {
-    "Role": _strategy(validate_create=validate_role, validate_update=lambda new, old: validate_role(new)),
-    "ClusterRole": _strategy(
-        validate_create=validate_cluster_role, validate_update=lambda new, old: validate_cluster_role(new)
-    ),
+    "Role": _role(validate_role),
+    "ClusterRole": _role(validate_cluster_role),
     "RoleBinding": _strategy(
         default=_default_binding,
         validate_create=validate_role_binding,

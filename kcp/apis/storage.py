@@ -16,6 +16,7 @@ from kcp.apis.kind import Column, Json, Printer, Strategy
 from kcp.apis.preparing import STATUS_AND_METADATA_RESETS, keep_metadata, zero_status
 from kcp.apis.printing import AGE, NAME, NONE, UNSET, age, columns, name_of
 from kcp.apis.semantics.volumes import is_default_class
+from kcp.apis.zero_values import write_topology_keys
 from kcp.machinery import names
 from kcp.machinery.errors import FieldError, duplicate, forbidden, invalid, required, too_long, unsupported
 from kcp.machinery.quantity import parse
@@ -263,11 +264,12 @@ def validate_csi_node_update(new: Json, old: Json) -> list[FieldError]:
     for driver in _drivers(new):
         known = before.get(driver.get("name"))
         if known is not None:
-            own = {key: value for key, value in driver.items() if key != "allocatable"}
-            checks.same(
-                errors, own, {key: known[key] for key in known if key != "allocatable"}, "spec.drivers"
-            )
+            checks.same(errors, _fixed(driver), _fixed(known), "spec.drivers")
     return errors
+
+
+def _fixed(driver: Json) -> Json:
+    return {key: value for key, value in driver.items() if key != "allocatable" and value is not None}
 
 
 def _csi_node_cells(node: Json, now: datetime) -> list[Any]:
@@ -416,6 +418,8 @@ STRATEGIES: Mapping[str, Strategy] = {
         reset_fields=STATUS_AND_METADATA_RESETS,
     ),
     "CSINode": Strategy(
+        prepare_create=write_topology_keys,
+        prepare_update=lambda new, old: write_topology_keys(new),
         validate_create=validate_csi_node,
         validate_update=validate_csi_node_update,
         has_status=False,

@@ -47,7 +47,12 @@ def events_v1_to_core(event: Json) -> Json:
 
 
 def core_to_events_v1(event: Json) -> Json:
-    return _rename(event, _CORE_EVENT_FIELDS, "events.k8s.io/v1")
+    """The newer form writes no empty reporter."""
+    renamed = _rename(event, _CORE_EVENT_FIELDS, "events.k8s.io/v1")
+    for field in ("reportingController", "reportingInstance"):
+        if renamed.get(field) == "":
+            del renamed[field]
+    return renamed
 
 
 def _without_none(**fields: Any) -> Json:

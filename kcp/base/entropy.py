@@ -73,7 +73,8 @@ class SystemEntropy:
         return _uuid4(self._rng.getrandbits(128))
 
     def name_suffix(self, length: int = 5) -> str:
-        return "".join(self._rng.choices(SUFFIX_ALPHABET, k=length))
+        chance, letters = self._rng.random, len(SUFFIX_ALPHABET)
+        return "".join([SUFFIX_ALPHABET[int(chance() * letters)] for _ in range(length)])
 
     def jitter(self, base_s: float, factor: float) -> float:
         return base_s * (1.0 + self._rng.random() * factor)

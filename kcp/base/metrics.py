@@ -8,12 +8,16 @@ Children are looked up once per combination of label values; on hot paths keep t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Generic, Literal, TypeVar
 
 import attrs
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -46,6 +50,92 @@ DURATION_BUCKETS_S = (
 """Buckets of apiserver_request_duration_seconds. Source: k8s v1.36 apiserver/pkg/endpoints/metrics."""
 
 
+def exponential(start: float, factor: float, count: int) -> tuple[float, ...]:
+    """`count` bounds, each `factor` times the one before."""
+    return tuple(start * factor**number for number in range(count))
+
+
+class Buckets:
+    """A histogram that costs next to nothing to add to: for paths that are walked once a pod."""
+
+    __slots__ = ("bounds", "count", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.count = 0
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.count += 1
+        self.total += value
+
+    def cumulated(self) -> list[tuple[str, float]]:
+        """(upper bound as text, how many were not above it)."""
+        names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
+
+
+class Labelled:
+    """Buckets by label values."""
+
+    __slots__ = ("_bounds", "_found")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._found: dict[tuple[str, ...], Buckets] = {}
+
+    def observe(self, labels: tuple[str, ...], value: float) -> None:
+        found = self._found.get(labels)
+        if found is None:
+            found = self._found[labels] = Buckets(self._bounds)
+        found.observe(value)
+
+    def items(self) -> Iterable[tuple[tuple[str, ...], Buckets]]:
+        return self._found.items()
+
+
+@attrs.frozen
+class Series:
+    """One metric at the moment of a scrape; of a histogram the values are `Buckets`."""
+
+    name: str
+    help: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    values: Mapping[tuple[str, ...], float | Buckets]
+
+    def family(self) -> Metric:
+        if self.kind == "histogram":
+            histogram = HistogramMetricFamily(self.name, self.help, labels=self.labels)
+            for labels, buckets in self.values.items():
+                assert isinstance(buckets, Buckets)
+                histogram.add_metric(list(labels), buckets.cumulated(), buckets.total)
+            return histogram
+        kind = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
+        plain = kind(self.name, self.help, labels=self.labels)
+        for labels, value in self.values.items():
+            assert not isinstance(value, Buckets)
+            plain.add_metric(list(labels), value)
+        return plain
+
+
+class _Sources(Collector):
+    """Parts that are asked when somebody scrapes, by name: a part that begins anew takes its place again."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Callable[[], Iterable[Series]]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        for read in self.by_name.values():
+            for series in read():
+                yield series.family()
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 
@@ -75,9 +165,17 @@ class Metrics:
     """The metrics of one process part. Asking twice for a name gives the same family."""
 
     registry: CollectorRegistry = attrs.field(factory=lambda: CollectorRegistry(auto_describe=True))
+    _sources: _Sources = attrs.field(factory=_Sources, init=False)
     _counters: dict[str, Family[Counter]] = attrs.field(init=False, factory=dict)
     _gauges: dict[str, Family[Gauge]] = attrs.field(init=False, factory=dict)
     _histograms: dict[str, Family[Histogram]] = attrs.field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.registry.register(self._sources)
+
+    def collect(self, source: str, read: Callable[[], Iterable[Series]]) -> None:
+        """From now on what `read` gives is part of every scrape; it replaces what that source gave before."""
+        self._sources.by_name[source] = read
 
     def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Family[Counter]:
         family = self._counters.get(name)

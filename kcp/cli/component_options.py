@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -10,10 +9,10 @@ import anyio
 import click
 
 from kcp.base import logs
+from kcp.cli.options import LOG_FORMAT, LOG_LEVEL, exits_in_one_line
 from kcp.client.leader_election import LEASE_DURATION_S, RENEW_DEADLINE_S, RETRY_PERIOD_S, Timing
 from kcp.controlplane.standalone import ComponentSettings
 from kcp.machinery.times import parse_go_duration
-from kcp.store.protocol import StoreError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,7 +113,7 @@ RECORDS: list[Row] = [
     (
         ("--log-level",),
         {
-            "type": click.Choice(("debug", "info", "warning", "error")),
+            "type": LOG_LEVEL,
             "default": "info",
             "show_default": True,
             "help": "What is worth a line.",
@@ -123,7 +122,7 @@ RECORDS: list[Row] = [
     (
         ("--log-format",),
         {
-            "type": click.Choice(("console", "json")),
+            "type": LOG_FORMAT,
             "default": "console",
             "show_default": True,
             "help": "What it looks like.",
@@ -153,11 +152,5 @@ def settings_of(name: str, flags: dict[str, Any]) -> ComponentSettings:
 
 def run_component(run: Callable[[], Awaitable[None]]) -> None:
     """What cannot be started is one line and exit code 1."""
-    try:
+    with exits_in_one_line():
         anyio.run(run, backend_options={"use_uvloop": True})
-    except* (StoreError, OSError, ValueError) as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        click.echo(f"kcp: {error}", err=True)
-        sys.exit(1)

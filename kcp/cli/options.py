@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ import click
 from kcp.store.protocol import StoreError
 
 F = TypeVar("F", bound=Callable[..., Any])
+LOG_LEVEL = click.Choice(("debug", "info", "warning", "error"))
+LOG_FORMAT = click.Choice(("console", "json"))
 
 
 def log_options(function: F) -> F:
@@ -74,7 +77,27 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (StoreError, OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(in_words(error)) from error
+
+
+@contextmanager
+def exits_in_one_line() -> Iterator[None]:
+    """The same for a process that serves: `kcp: …`, also for what its tasks raised."""
+    try:
+        yield
+    except* (StoreError, OSError, ValueError) as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        click.echo(f"kcp: {in_words(error)}", err=True)
+        sys.exit(1)
+
+
+def in_words(error: BaseException) -> str:
+    """Of an OSError which file it was and what is wrong with it, without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror.lower()}"
+    return str(error)
 
 
 def kind_and_name(target: tuple[str, ...]) -> tuple[str, str]:

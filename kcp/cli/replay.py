@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import click
+import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -59,32 +60,48 @@ def command(
     Exit code 0: all identical. 3: a decision diverged.
     Of a log that was imported nothing can be re-made: what kcp would have decided is inferred, and told as such.
     --break, --step, --back, --tui and --serve open a session instead: `help` there says what it can do.
+    --controller takes names with or without `-controller`.
     --whole runs the whole system again from the log's base state and users' requests; --swap, --set,
     --scheduler-config and --nodes do it twice, without and with the change, and tell what it would have made of it.
     Exit code 3 then: it came to something else.
     """
     changes = changes_of(swaps, settings, scheduler_config, nodes)
+    looks = {
+        "--break": breaks, "--step": step, "--back": back, "--tui": tui, "--serve": serve,
+    }  # fmt: skip
     if whole or changes or out:
+        _refuse("a run of the whole system", {**looks, "--controller": only, "--continue": go_on})
         with one_line_errors():
             same = run_whole(file, changes, until=until, out=out, form=form, parallel=jobs != 1)
         sys.exit(0 if same else DIVERGED)
+    if any(looks.values()):
+        _refuse("a session", {"--format": form != "text", "--continue": go_on, "--jobs": jobs})
     with one_line_errors(), Incident.open(file) as incident:
         if imported_from(incident):
+            if any(looks.values()):
+                raise ValueError(f"{file} was imported: it has no recorded decisions to stand at")
             click.echo("\n\n".join(told(incident, only, everything=go_on)))
             return
-        if breaks or step or back or tui or serve:
+        if any(looks.values()):
             _look_around(incident, only, breaks, until, back=back, tui=tui, serve=serve)
             return
-        diverged = _remake(incident, only, go_on, jobs, until)
+        diverged = _remake(incident, only, go_on, jobs, until, form)
     if diverged:
         sys.exit(DIVERGED)
+
+
+def _refuse(what: str, options: Mapping[str, object]) -> None:
+    """Raises UsageError where an option was given that would be passed over."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise click.UsageError(f"{' and '.join(given)} cannot go with {what}")
 
 
 # --- all decisions ---
 
 
 def _remake(
-    incident: Incident, only: Sequence[str], go_on: bool, jobs: int | None, until: str | None
+    incident: Incident, only: Sequence[str], go_on: bool, jobs: int | None, until: str | None, form: str
 ) -> bool:
     last = None
     if until is not None:
@@ -94,9 +111,11 @@ def _remake(
     total = sum(piece.last - piece.first for piece in pieces)
     count = jobs or (cores() if total >= WORTH_PROCESSES else 1)
     results, told = _results(incident, pieces, count, total, go_on)
-    for text in told:
-        click.echo(text)
-    click.echo(_summary(incident, results))
+    if form == "json":
+        click.echo(orjson.dumps(_as_json(incident, results), option=orjson.OPT_INDENT_2).decode())
+    else:
+        for text in (*told, _summary(incident, results)):
+            click.echo(text)
     return any(not each.identical and not each.purged for each in results)
 
 
@@ -153,6 +172,26 @@ def _summary(incident: Incident, results: Sequence[Remade]) -> str:
     if incident.skipped:
         text += f" ({incident.skipped} at the start of the file could not be placed)"
     return text
+
+
+def _as_json(incident: Incident, results: Sequence[Remade]) -> dict[str, object]:
+    diverged = [each for each in results if not each.identical and not each.purged]
+    return {
+        "decisions": len(results),
+        "identical": sum(1 for each in results if each.identical),
+        "purged": sum(1 for each in results if each.purged),
+        "unplaced": incident.skipped,
+        "diverged": [
+            {
+                "id": each.id,
+                "controller": each.controller,
+                "key": each.key,
+                "how": each.how,
+                "text": each.told,
+            }
+            for each in diverged
+        ],
+    }
 
 
 # --- a session ---

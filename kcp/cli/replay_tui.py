@@ -25,6 +25,8 @@ from kcp.replay.session import Session
 from kcp.replay.terminal import Terminal
 from kcp.store.protocol import Decision, StoreError
 
+WIDEST_NAME = 14
+"""Of a controller in the list: the key beside it has to be seen."""
 NEARBY = 100
 """Decisions listed before and after the present one."""
 BUCKETS = 60
@@ -255,4 +257,7 @@ def _cells(decision: Decision) -> tuple[str, str, str, str]:
     kinds = list(
         dict.fromkeys(effect["kind"] for effect in flat(decision.effects) if effect["kind"] != "All")
     )
-    return when, decision.controller.removesuffix("-controller"), decision.key, ", ".join(kinds)
+    controller = decision.controller.removesuffix("-controller")
+    if len(controller) > WIDEST_NAME:
+        controller = controller[: WIDEST_NAME - 1] + "…"
+    return when, controller, decision.key, ", ".join(kinds)

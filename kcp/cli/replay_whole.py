@@ -39,7 +39,7 @@ _OPTIONS = (
         "settings",
         multiple=True,
         metavar="CONTROLLER.SETTING=VALUE",
-        help="What if it had this setting.",
+        help="What if it had this setting; scheduler.CONSTANT and CONTROLLER.CONSTANT set numbers that are no settings.",
     ),
     click.option("--scheduler-config", metavar="FILE", help="What if the scheduler were configured so."),
     click.option(
@@ -58,7 +58,7 @@ _OPTIONS = (
         type=click.Choice(("text", "json")),
         default="text",
         show_default=True,
-        help="Of what a run of the whole system came to.",
+        help="Of what is told in the end.",
     ),
 )
 

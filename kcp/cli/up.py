@@ -3,134 +3,75 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import click
 
 from kcp.base import interpreter, logs
-from kcp.base.settings import SettingError, load
+from kcp.base.settings import load, rows
+from kcp.cli.options import LOG_FORMAT, LOG_LEVEL, exits_in_one_line
 from kcp.controlplane.daemon import Ready, run
 from kcp.controlplane.settings import DaemonSettings
-from kcp.store.protocol import StoreError
 
+F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS_FILE = "kcp.toml"
+_COUNT, _SECONDS = click.IntRange(0), click.FloatRange(0)
+_OPTIONS: tuple[tuple[str, str, str, click.ParamType[Any]], ...] = (
+    ("--data", "data", "DIR", click.STRING),
+    ("--listen", "listen", "HOST:PORT", click.STRING),
+    ("--advertise", "advertise", "IP", click.STRING),
+    ("--store", "store", "URL", click.STRING),
+    ("--nodes", "nodes", "N", click.IntRange(0, 20_000)),
+    ("--components", "components", "NAMES", click.STRING),
+    ("--node-cpu", "node_cpu", "QUANTITY", click.STRING),
+    ("--node-memory", "node_memory", "QUANTITY", click.STRING),
+    ("--node-pods", "node_pods", "N", click.IntRange(1, 10_000)),
+    ("--scheduler-config", "scheduler_config", "FILE", click.STRING),
+    ("--api-history", "api_history_s", "SECONDS", _SECONDS),
+    ("--seal-after", "seal_after_s", "SECONDS", _SECONDS),
+    ("--history-retention", "history_retention_s", "SECONDS", _SECONDS),
+    ("--archive", "archive", "DIR", click.STRING),
+    ("--service-cidr", "service_cidr", "CIDR", click.STRING),
+    ("--runtime-config", "runtime_config", "VERSION=true", click.STRING),
+    ("--audit-log", "audit_log", "PATH", click.STRING),
+    ("--audit-policy", "audit_policy", "FILE", click.STRING),
+    ("--audit-log-maxsize", "audit_log_max_mib", "MIB", _COUNT),
+    ("--audit-log-maxbackup", "audit_log_backups", "N", _COUNT),
+    ("--log-level", "log_level", "", LOG_LEVEL),
+    ("--log-format", "log_format", "", LOG_FORMAT),
+)
+"""Flag, field of DaemonSettings, metavar, type. Help and default are those of the field."""
+
+
+def _options(function: F) -> F:
+    """Each arrives under the name of its field, None when it was not given: then environment and file are asked."""
+    told = {row.name: row for row in rows(DaemonSettings)}
+    for flag, name, metavar, type_ in reversed(_OPTIONS):
+        row = told[name]
+        default = f"  [default: {row.default.removesuffix('.0')}]" if row.default else ""
+        function = click.option(flag, name, metavar=metavar or None, type=type_, help=row.help + default)(
+            function
+        )
+    return function
 
 
 @click.command("up")
-@click.option(
-    "--data", metavar="DIR", help="Directory of the log, the keys and the kubeconfig.  [default: .kcp]"
-)
-@click.option("--listen", metavar="HOST:PORT", help="Serve HTTPS here.  [default: 127.0.0.1:6443]")
-@click.option(
-    "--advertise", metavar="IP", help="Endpoint of the Service kubernetes.  [default: this machine]"
-)
-@click.option("--store", metavar="URL", help="Event log; the default is SQLite in the data directory.")
-@click.option(
-    "--nodes", type=click.IntRange(0, 20_000), metavar="N", help="Simulated nodes to run.  [default: 0]"
-)
-@click.option(
-    "--components",
-    metavar="NAMES",
-    help="What runs in this process: api, controllers, scheduler, nodes.  [default: all]",
-)
-@click.option("--node-cpu", metavar="QUANTITY", help="CPUs of each simulated node.  [default: 4]")
-@click.option("--node-memory", metavar="QUANTITY", help="Memory of each simulated node.  [default: 16Gi]")
-@click.option(
-    "--node-pods",
-    type=click.IntRange(1, 10_000),
-    metavar="N",
-    help="Pods of each simulated node.  [default: 110]",
-)
-@click.option(
-    "--scheduler-config",
-    metavar="FILE",
-    help="A KubeSchedulerConfiguration.  [default: the default profile]",
-)
-@click.option(
-    "--api-history",
-    "api_history_s",
-    type=float,
-    metavar="SECONDS",
-    help="How long old revisions are served.  [default: 300]",
-)
-@click.option(
-    "--seal-after",
-    "seal_after_s",
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="When events move to parquet files; 0: never.  [default: 86400, with kcp[archive]]",
-)
-@click.option(
-    "--history-retention",
-    "history_retention_s",
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="When sealed history is dropped for ever.  [default: 0, never]",
-)
-@click.option(
-    "--archive", metavar="DIR", help="Folder of the sealed files.  [default: archive beside the log]"
-)
-@click.option(
-    "--runtime-config",
-    metavar="VERSION=true",
-    help="Alpha API versions to serve: scheduling.k8s.io/v1alpha2=true has PodGroup.",
-)
-@click.option(
-    "--audit-log", metavar="PATH", help="Tell requests to this file, one audit Event a line; - is stdout."
-)
-@click.option(
-    "--audit-policy",
-    metavar="FILE",
-    help="An audit.k8s.io/v1 Policy.  [default: the metadata of every request]",
-)
-@click.option(
-    "--audit-log-maxsize",
-    "audit_log_max_mib",
-    type=click.IntRange(0),
-    metavar="MIB",
-    help="When the audit log's file is turned over; 0: never.  [default: 100]",
-)
-@click.option(
-    "--audit-log-maxbackup",
-    "audit_log_backups",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Full audit files that are kept; 0: all.  [default: 10]",
-)
-@click.option(
-    "--log-level", type=click.Choice(("debug", "info", "warning", "error")), help="[default: warning]"
-)
-@click.option("--log-format", type=click.Choice(("console", "json")), help="[default: console]")
+@_options
 def command(**flags: Any) -> None:
     """Run a control plane until Ctrl-C or SIGTERM; started again on the same data it goes on where it stopped.
 
     Every option is also a KCP_… environment variable, or a line of kcp.toml in the data directory.
     """
     given = {name: value for name, value in flags.items() if value is not None}
-    try:
+    with exits_in_one_line():
         file = Path(given.get("data", ".kcp")) / SETTINGS_FILE
         settings = load(DaemonSettings, flags=given, file=file if file.exists() else None)
         logs.configure(settings.log_format, settings.log_level)  # type: ignore[arg-type]
         interpreter.forget_sources()
         anyio.run(run, settings, announce, backend_options={"use_uvloop": True})
-    except* (StoreError, OSError, SettingError, ValueError) as group:
-        click.echo(f"kcp: {_text(_first(group))}", err=True)
-        sys.exit(1)
-
-
-def _first(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group
-
-
-def _text(error: BaseException) -> str:
-    """What happened, without the number of an OSError that already says it in words."""
-    if isinstance(error, OSError) and error.strerror and error.filename is None:
-        return error.strerror
-    return str(error)
 
 
 def announce(ready: Ready) -> None:

@@ -22,7 +22,7 @@ from kcp.base.clock import Clock
 from kcp.base.entropy import Entropy
 from kcp.base.values import frozen
 from kcp.client.client import Client
-from kcp.machinery.errors import ApiError, NotFound
+from kcp.machinery.errors import ApiError, Conflict, NotFound
 from kcp.machinery.fence import LeaseFence
 from kcp.machinery.times import format_micro_time
 
@@ -228,10 +228,19 @@ class LeaderElector:
         """Give the lease away, so that the next leader need not wait for it to expire."""
         if self.leader != self.identity:
             return
-        now = self._now()
-        spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now}
         with anyio.move_on_after(self._timing.renew_deadline_s, shield=True):
             try:
-                await self._update(spec)
+                await self._give_away()
             except ApiError as error:
                 log.info("lease not released", lease=self.name, error=str(error))
+
+    async def _give_away(self) -> None:
+        """A renewal that was under way when its task ended may have been written: then the version known here is an old one."""
+        now = self._now()
+        spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now}
+        try:
+            await self._update(spec)
+        except Conflict:
+            self._observe(await self._client.get(LEASES, self.name, self.namespace))
+            if self.leader == self.identity:
+                await self._update(spec)

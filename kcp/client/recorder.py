@@ -266,14 +266,16 @@ class EventRecorder:
 
     async def flush(self, timeout_s: float = 5.0) -> bool:
         """Until everything queued so far is written (`run` must be running); False when that takes longer."""
-        with anyio.move_on_after(timeout_s + self._linger_s):
-            idle = self._idle
-            self._flushing = True
-            self._wake.set()
-            await idle.wait()
+        idle = self._idle
+        self._flushing = True
+        self._wake.set()
+        try:
+            with anyio.move_on_after(timeout_s + self._linger_s):
+                await idle.wait()
+                return True
+            return False
+        finally:
             self._flushing = False
-            return True
-        return False
 
     async def _write_batch(self, intents: Sequence[Intent]) -> None:
         """Correlate in order, then write each touched Event once, concurrently."""

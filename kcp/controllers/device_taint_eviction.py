@@ -32,7 +32,7 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
     """The memo holds since when the pod is known to have to go."""
     pod = view.pods.get(key)
     now_us = microseconds(env.now)
-    since_us = (env.memo or {}).get("since_us", now_us)
+    since_us = min((env.memo or {}).get("since_us", now_us), now_us)  # the clock may have been set back
     due_us = None if pod is None or meta.is_deleting(pod) else _due_us(pod, view, since_us)
     if pod is None or due_us is None:
         if env.memo is not None:
@@ -40,7 +40,7 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
             if pod is not None and not meta.is_deleting(pod):
                 yield fx.Event(pod, "Normal", _WORDS.event, "Cancelling deletion")
     elif due_us > now_us:
-        if env.memo is None:
+        if env.memo != {"since_us": since_us}:
             yield fx.Memo({"since_us": since_us})
         yield fx.RequeueAfter((due_us - now_us) / 1e6)
     else:

@@ -347,6 +347,7 @@ def rescaled(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> 
 
 CONTROLLER = Controller(
     name="disruption-controller",
+    event_source="controllermanager",
     identity="disruption-controller",
     plan=plan,
     watches={

@@ -119,6 +119,10 @@ class ControllerRun:
     _uncertain: dict[str, list[str]] = attrs.field(factory=dict)
     _parked: dict[str, tuple[str, int, float]] = attrs.field(factory=dict)
     """By key: the cache that it waits for, up to which revision, and since when."""
+    _ahead: dict[tuple[str, str], None] = attrs.field(factory=dict)
+    """Keys with resources of which they saw, past the cache, what the cache does not have yet."""
+    _everything: dict[str, None] = attrs.field(factory=dict)
+    """Resources that are watched only because all are."""
     _triggers: dict[str, str] = attrs.field(factory=dict)
     _reads: Reads = attrs.field(factory=Reads)
     _not_before_s: dict[str, float] = attrs.field(factory=dict)
@@ -140,8 +144,7 @@ class ControllerRun:
 
     async def run(self) -> None:
         """Wait for the caches, then work until cancelled."""
-        for informer in self.watched.values():
-            await informer.wait_for_sync(SYNC_TIMEOUT_S)
+        await self._caches_filled()
         async with anyio.create_task_group() as group:
             group.start_soon(self.queue.run)
             for name, source in self.controller.watches.items():
@@ -149,6 +152,16 @@ class ControllerRun:
                     group.start_soon(self._tick, name, source)
             for _ in range(self.controller.workers):
                 group.start_soon(self._work)
+
+    async def _caches_filled(self) -> None:
+        """Nothing is decided by an empty cache, however long it takes to fill one; but whoever watches everything does not
+        wait for ever for a resource whose server is down.
+        """
+        for resource, informer in self.watched.items():
+            while not await informer.wait_for_sync(SYNC_TIMEOUT_S):
+                log.warning("cache does not fill", controller=self.controller.name, resource=resource)
+                if resource in self._everything:
+                    break
 
     def _connect(self, name: str, source: Any) -> None:
         if isinstance(source, Timer):
@@ -176,6 +189,7 @@ class ControllerRun:
             informer.add_indexers({prefix + index: fn for index, fn in source.indexes.items()})
             informer.add_handler(self._mapped(source.keys))
             self.watched[row["resource"]] = informer
+            self._everything[row["resource"]] = None
             readers[row["resource"]] = IndexReader(informer.indexer, prefix, self._reads)
         self._readers[name] = ManyReader(readers)
 
@@ -251,6 +265,12 @@ class ControllerRun:
             self.busy += 1
             try:
                 await self.process(key)
+            except Exception:
+                log.exception("decision failed", controller=self.controller.name, key=key)
+                self._retry(key)
+            except BaseException:
+                self.enqueue(key, "retry")  # these workers may be started anew
+                raise
             finally:
                 self.busy -= 1
                 self.queue.done(key)
@@ -377,9 +397,28 @@ class ControllerRun:
             )
         elif isinstance(effect, fx.Memo):
             self._remember(trace.key, effect.value)
+        elif isinstance(effect, fx.Live) and outcome.object is not None:
+            self._look_again(trace.key, effect.resource, rv_of(outcome.object))
         for error in failures(effect, outcome):
             trace.retry = True
             log.debug("effect failed", controller=self.controller.name, key=trace.key, error=error.message)
+
+    def _look_again(self, key: str, resource: str, rv: int) -> None:
+        """Plan a key that saw an object past the cache again once the cache is as far: the object may be gone by then, and
+        one that came and went while a watch was cut leaves no event that would queue the key.
+
+        Source: k8s v1.36 attemptToDeleteWorker keeps what was not observed yet in its queue.
+        """
+        informer = self.watched.get(resource)
+        if informer is None or informer.rv >= rv or (key, resource) in self._ahead:
+            return
+
+        def caught_up() -> None:
+            self._ahead.pop((key, resource), None)
+            self.enqueue(key, "barrier")
+
+        self._ahead[key, resource] = None
+        informer.when_rv(rv, caught_up)
 
     def _remember(self, key: str, value: Json | None) -> None:
         if value is None:

@@ -238,6 +238,7 @@ def itself(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> li
 
 CONTROLLER = Controller(
     name="endpoints-controller",
+    event_source="endpoint-controller",
     identity="endpoint-controller",
     plan=plan,
     watches={

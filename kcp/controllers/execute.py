@@ -56,11 +56,19 @@ class Executor:
             return self._failed(effect, Timeout(f"{type(effect).__name__} took longer than {timeout_s:g} s"))
         except ApiError as error:
             return self._failed(effect, error)
+        except BaseException:
+            self._left(effect)
+            raise
 
     def _failed(self, effect: fx.Effect, error: ApiError) -> fx.Outcome:
-        if isinstance(effect, WRITES) and error.code >= 500:
-            self.uncertain[effect.resource] = None
+        if error.code >= 500:
+            self._left(effect)
         return fx.Outcome(error=error)
+
+    def _left(self, effect: fx.Effect) -> None:
+        """Nobody waits for the answer any more: what was asked for may be done, or not."""
+        if isinstance(effect, WRITES):
+            self.uncertain[effect.resource] = None
 
     async def _all(self, effect: fx.All) -> fx.Outcome:
         outcomes: list[fx.Outcome] = [SKIPPED] * len(effect.effects)
@@ -104,6 +112,9 @@ class Executor:
             return [self._failed(effect, late) for effect in batch]
         except ApiError as error:
             return [self._failed(effect, error) for effect in batch]
+        except BaseException:
+            self._left(batch[0])
+            raise
         return [
             self._failed(effect, result)
             if isinstance(result, ApiError)

@@ -119,6 +119,7 @@ def waiting_node(node: Json) -> list[str]:
 
 CONTROLLER = Controller(
     name="node-ipam-controller",
+    event_source="cidrAllocator",
     identity="node-controller",
     plan=plan,
     watches={"nodes": Fan("nodes", keys=touched_node, indexes={"waiting": waiting_node})},

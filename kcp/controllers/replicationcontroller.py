@@ -26,6 +26,7 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
 
 CONTROLLER = Controller(
     name="replicationcontroller-controller",
+    event_source="replication-controller",
     identity="replication-controller",
     plan=plan,
     watches=watches(REPLICATION_CONTROLLER),

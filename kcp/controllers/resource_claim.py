@@ -301,6 +301,7 @@ def owning_pod(claim: Json) -> list[str]:
 
 CONTROLLER = Controller(
     name="resourceclaim-controller",
+    event_source="resource_claim",
     identity="resource-claim-controller",
     plan=plan,
     watches={

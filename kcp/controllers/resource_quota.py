@@ -33,7 +33,10 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
         if env.memo is not None:
             yield fx.Memo(None)
         return
-    memo, now_us = env.memo or {}, microseconds(env.now)
+    now_us = microseconds(env.now)
+    memo = {
+        what: us for what, us in (env.memo or {}).items() if us <= now_us
+    }  # the clock may have been set back
     full_wait = memo.get("full_us", 0) / 1e6 + FULL_RESYNC_S - now_us / 1e6
     pods_wait = memo.get("pods_us", 0) / 1e6 + PODS_SPACING_S - now_us / 1e6
     served = {row["resource"] for row in env.settings["resources"] if row["namespaced"]} - UNCOUNTED

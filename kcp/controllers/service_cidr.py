@@ -1,6 +1,6 @@
 """ServiceCIDR: a range that is in use stays until nothing depends on it alone.
 
-The allocator holds cluster IPs by their Services, so those count as addresses in use beside the IPAddress objects.
+What is in use are the IPAddresses that the API server made with Services.
 Source: k8s v1.36 pkg/controller/servicecidrs/servicecidrs_controller.go.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from kcp.apis.semantics import services as service_facts
 from kcp.controllers import effects as fx
 from kcp.controllers.sources import Controller, Fan
 from kcp.machinery import meta
@@ -24,7 +23,7 @@ RANGES = "servicecidrs.networking.k8s.io"
 FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 GRACE = timedelta(seconds=10)
 """How long after its deletion a range is kept, so that nobody still gives addresses out of it."""
-MANAGED_BY, ALLOCATOR = "ipaddress.kubernetes.io/managed-by", "ipallocator"
+MANAGED_BY, ALLOCATOR = "ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io"
 READY = "Kubernetes Service CIDR is ready"
 NOT_READY = "The ServiceCIDR Status can not be set to Ready=True"
 IN_USE = (
@@ -57,7 +56,8 @@ def _make_ready(cidr: Json, env: fx.Env) -> Generator[fx.Effect, fx.Outcome, Non
         if outcome.object is None:
             return
         cidr = outcome.object
-    if not meta.condition_is(cidr, "Ready"):
+    ready = meta.condition(cidr, "Ready") or {}
+    if (ready.get("status"), ready.get("message")) != ("True", READY):
         outcome = yield _ready(cidr, "True", "", READY, env)
         if outcome.error is not None:
             yield fx.Event(cidr, "Warning", "KubernetesServiceCIDRError", NOT_READY)
@@ -102,10 +102,6 @@ def _addresses(view: fx.View) -> Iterator[Address]:
     for held in view.addresses.list():
         if meta.labels(held).get(MANAGED_BY) == ALLOCATOR:
             yield ipaddress.ip_address(meta.name(held))
-    for service in view.services.list():
-        for text in service_facts.cluster_ips(service):
-            if text and text != service_facts.NONE:
-                yield ipaddress.ip_address(text)
 
 
 def touched_range(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:
@@ -132,6 +128,5 @@ CONTROLLER = Controller(
     watches={
         "ranges": Fan(RANGES, keys=touched_range),
         "addresses": Fan("ipaddresses.networking.k8s.io", keys=freed),
-        "services": Fan("services", keys=freed),
     },
 )

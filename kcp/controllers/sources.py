@@ -113,6 +113,13 @@ class Controller:
     """Forget a key after this many failures in a row; None retries for ever, with backoff."""
     retry_base_s: float = 0.005
     """How long a key waits after its first failure; each further one doubles it."""
+    event_source: str = ""
+    """The component that its Events name, where Kubernetes' is called otherwise than the controller."""
+
+    @property
+    def reporter(self) -> str:
+        """The component that its Events name."""
+        return self.event_source or self.name
 
     @property
     def username(self) -> str:

@@ -43,13 +43,13 @@ def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
     if wait_s is None:
         yield from _cancel(key, pod, env)
         return
-    due_us = (env.memo or {}).get("due_us")
-    now_us = microseconds(env.now)
+    memo, now_us = env.memo or {}, microseconds(env.now)
+    due_us, wait_us = memo.get("due_us"), memo.get("wait_us", int(wait_s * 1e6))
     if wait_s <= 0:
         due_us = now_us
-    elif due_us is None:
-        due_us = now_us + int(wait_s * 1e6)
-        yield fx.Memo({"due_us": due_us})
+    elif due_us is None or due_us > now_us + wait_us:  # the latter: the clock was set back
+        due_us = now_us + wait_us
+        yield fx.Memo({"due_us": due_us, "wait_us": wait_us})
     if due_us > now_us:
         yield fx.RequeueAfter((due_us - now_us) / 1e6)
         return
@@ -98,13 +98,17 @@ def evict(pod: Json, now: datetime, words: Words) -> Generator[fx.Effect, fx.Out
 
 
 def touched_pod(old: Json | None, new: Json | None, readers: Mapping[str, Any]) -> list[str]:
-    """A pod matters when it sits on a node with NoExecute taints, and when it leaves."""
-    if new is None:
-        return [meta.key_of(old)] if old is not None else []
-    spec = new["spec"]
-    node = spec.get("nodeName")
+    """A pod matters on a node with NoExecute taints: when it comes, and when it leaves. (A wait that has begun ends by
+    itself where the node is gone, too.)
+    """
+    pod = new if new is not None else old
+    assert pod is not None
+    node = pod["spec"].get("nodeName")
     if not node or not no_execute(readers["nodes"].get(node)):
         return []
+    if new is None:
+        return [meta.key_of(pod)]
+    spec = new["spec"]
     if (
         old is not None
         and old["spec"].get("nodeName") == node

@@ -29,9 +29,12 @@ from kcp.api.auth.legacy_tokens import LegacyTokens
 from kcp.api.auth.protocol import ALL_AUTHENTICATED, UserInfo
 from kcp.api.auth.service_account import ServiceAccountTokens, SigningKey, TokenIssuer
 from kcp.api.auth.setup import live_objects, setup
+from kcp.api.component_status import RUNNING
 from kcp.api.context import Server, ServerSettings
 from kcp.api.filters.audit import Trail
 from kcp.api.filters.authorization import AUDIT
+from kcp.api.filters.telemetry import metrics_of
+from kcp.api.upkeep.all import Upkeep
 from kcp.api.watch_cache import WatchCaches
 from kcp.apis.catalog import POD_GROUPS, build_catalog
 from kcp.apis.kind import Catalog
@@ -49,6 +52,7 @@ from kcp.client.mapper import CatalogMapper
 from kcp.client.recorder import EventRecorder
 from kcp.client.transport import InProcessTransport, Transport
 from kcp.client.workqueue.rate_limiting import RateLimitingQueue, controller_rate_limiter
+from kcp.controllers.device_metrics import CLAIMS, MEASURED, DeviceMeter
 from kcp.controllers.driver import ControllerRun
 from kcp.controllers.execute import External
 from kcp.controllers.sources import Controller
@@ -60,6 +64,7 @@ from kcp.controlplane.kube_scheduler import event_writer
 from kcp.controlplane.providers import providers
 from kcp.controlplane.sink import LogSink
 from kcp.controlplane.token_tracking import TokenTracking
+from kcp.scheduler.metrics import Measured, series
 from kcp.scheduler.profiles import Configuration
 from kcp.scheduler.scheduler import Scheduler
 from kcp.store.log import DECISIONS_PER_LIFE
@@ -147,6 +152,8 @@ class ClusterOptions:
     """Moves old events out of the hot table, in one daemon at a time."""
     wrap_transport: Callable[[InProcessTransport], Transport] = lambda transport: transport
     """Puts something between every component and the API: where a simulation lets requests and watches fail."""
+    wrap_queue: Callable[[str, RateLimitingQueue], RateLimitingQueue] = lambda controller, queue: queue
+    """Says when a controller takes up a key: where a second run of a log keeps the pace of the first one."""
 
     @property
     def alpha(self) -> frozenset[str]:
@@ -185,6 +192,7 @@ class Cluster:
     """What controllers reach outside the API, by name."""
     informers: InformerFactory = attrs.field(init=False)
     runs: list[ControllerRun] = attrs.field(factory=list)
+    devices: DeviceMeter = attrs.field(factory=DeviceMeter)
     scheduler: Scheduler | None = None
     scheduler_seed: int = 0
     fleet: Fleet | None = None
@@ -212,6 +220,7 @@ class Cluster:
             "kubernetes", self.clock, self.entropy.stream("signer")
         )
         self.externals = providers(authority, self.server.extras["token_issuer"].key)
+        self.server.extras[RUNNING] = lambda: self.components
         self.scheduler_seed = self.entropy.stream("scheduler").below(2**63)
 
     def _is_busy(self) -> bool:
@@ -280,6 +289,7 @@ class Cluster:
             self.server.extras["token_tracking"].run, self.client(bootstrap.IDENTITY, bootstrap.MANAGER)
         )
         group.start_soon(self._forever, "token tracking", tracking)
+        group.start_soon(self._forever, "upkeep", Upkeep.of(self.server).run)
         if self.api_servers is not None:
             await self.api_servers.look()
             group.start_soon(self._forever, "api servers", self.api_servers.run)
@@ -326,7 +336,9 @@ class Cluster:
             configuration=self.options.scheduler_configuration,
             epoch=turn.epoch,
             recorded=rows,
+            measured=self.scheduler.measured if self.scheduler is not None else Measured(),
         )
+        metrics_of(self.server).collect("scheduler", partial(series, self.scheduler))
         async with anyio.create_task_group() as group:
             group.start_soon(self._forever, "scheduler events", recorder.run)
             group.start_soon(self._forever, "scheduler informers", informers.run)
@@ -407,12 +419,15 @@ class Cluster:
         self.runs = []
         async with anyio.create_task_group() as group:
             for controller in self.options.controllers:
-                recorder = self._recorder(controller_user(controller), controller.name, turn)
+                recorder = self._recorder(controller, turn)
                 group.start_soon(self._forever, f"{controller.name} events", recorder.run)
                 run = self._controller_run(controller, recorder, rows.get(controller.name, 0), turn)
                 self.runs.append(run)
                 group.start_soon(self._forever, controller.name, run.run)
             group.start_soon(self._forever, "informers", self.informers.run)
+            if any(controller.name in MEASURED for controller in self.options.controllers):
+                claims = self.informers.informer(CLAIMS).indexer
+                metrics_of(self.server).collect("devices", lambda: self.devices.series(claims))
             started.set()
             if turn.elected:
                 self._note_start()
@@ -443,10 +458,13 @@ class Cluster:
             client=self.client(controller_user(controller), controller.name, turn),
             informers=self.informers,
             clock=self.clock,
-            queue=RateLimitingQueue(
-                clock=self.clock, limiter=controller_rate_limiter(self.clock, controller.retry_base_s)
+            queue=self.options.wrap_queue(
+                controller.name,
+                RateLimitingQueue(
+                    clock=self.clock, limiter=controller_rate_limiter(self.clock, controller.retry_base_s)
+                ),
             ),
-            sink=self.sink,
+            sink=self.devices.around(self.sink) if controller.name in MEASURED else self.sink,
             write_event=effect_writer(recorder),
             resources=self.resources,
             settings=settings,
@@ -455,12 +473,12 @@ class Cluster:
             recorded=recorded,
         )
 
-    def _recorder(self, user: UserInfo, component: str, turn: Turn) -> EventRecorder:
+    def _recorder(self, controller: Controller, turn: Turn) -> EventRecorder:
         return EventRecorder(
-            self.client(user, component, turn),
-            component,
+            self.client(controller_user(controller), controller.name, turn),
+            controller.reporter,
             clock=self.clock,
-            entropy=self._stream(component),
+            entropy=self._stream(controller.name),
             background=self.background,
         )
 

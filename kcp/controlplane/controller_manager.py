@@ -29,6 +29,7 @@ from kcp.client.workqueue.queue import QueueMetrics
 from kcp.client.workqueue.rate_limiting import RateLimitingQueue, controller_rate_limiter
 from kcp.controllers import effects as fx
 from kcp.controllers.certificates.signing import PROVIDER as CERTIFICATES
+from kcp.controllers.device_metrics import CLAIMS, MEASURED, DeviceMeter
 from kcp.controllers.driver import ControllerRun
 from kcp.controllers.execute import External
 from kcp.controllers.service_account_tokens import PROVIDER as TOKENS
@@ -164,6 +165,7 @@ class ControllerManager:
     component: Component
     given: Given
     rows: list[Json] = attrs.field(factory=list)
+    devices: DeviceMeter = attrs.field(factory=DeviceMeter)
     _changed: anyio.Event = attrs.field(factory=anyio.Event)
 
     async def run(self) -> None:
@@ -171,6 +173,9 @@ class ControllerManager:
         await self._first_rows()
         informers = self._informers("informers")
         forever = self.component.forever
+        if any(controller.name in MEASURED for controller in self.given.controllers):
+            claims = informers.informer(CLAIMS).indexer
+            self.component.metrics.collect("devices", lambda: self.devices.series(claims))
         async with anyio.create_task_group() as group:
             for controller in self.given.controllers:
                 if any(isinstance(source, Everything) for source in controller.watches.values()):
@@ -216,7 +221,7 @@ class ControllerManager:
         component = self.component
         return EventRecorder(
             self._client(controller),
-            controller.name,
+            controller.reporter,
             clock=component.clock,
             entropy=component.entropy.stream(controller.name),
         )
@@ -233,7 +238,7 @@ class ControllerManager:
             informers=informers,
             clock=component.clock,
             queue=RateLimitingQueue(clock=component.clock, limiter=limiter, observer=observer),
-            sink=component.sink,
+            sink=self.devices.around(component.sink) if controller.name in MEASURED else component.sink,
             write_event=effect_writer(recorder),
             resources=lambda: self.rows,
             settings={k: v for k, v in self.given.settings.items() if v and k in controller.settings},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 
 import anyio
@@ -13,6 +13,7 @@ import attrs
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
+from kcp.api.allocation import first_address, parse_ranges
 from kcp.api.bootstrap import IDENTITY, MANAGER
 from kcp.api.context import ServerSettings
 from kcp.api.health import Health
@@ -175,7 +176,7 @@ async def _keys(
     data_dir: Path, host: str, settings: DaemonSettings, store: Store, clock: Clock, entropy: Entropy
 ) -> pki.Pki:
     """Keys from files, or, where daemons share the log, those that they share."""
-    service_ip = str(next(ip_network(settings.service_cidr).hosts()))
+    service_ip = first_address(parse_ranges(settings.service_cidr)[0])
     try:
         shared = is_postgres(settings.store_url)
         keys = pki.ensure_roots(data_dir, clock, entropy, replace_damaged=shared)

@@ -21,6 +21,7 @@ from kcp.client.recorder import EventRecorder, EventType
 from kcp.controlplane import standalone
 from kcp.controlplane.standalone import Component, ComponentSettings
 from kcp.machinery.times import parse_go_duration
+from kcp.scheduler.metrics import Measured, series
 from kcp.scheduler.profiles import Configuration, read_configuration
 from kcp.scheduler.scheduler import Scheduler
 from kcp.scheduler.writes import EventWriter
@@ -92,8 +93,8 @@ def event_writer(recorder: EventRecorder) -> EventWriter:
     return write
 
 
-async def lead(configuration: Configuration, component: Component) -> None:
-    """Schedule until cancelled: one turn."""
+async def lead(configuration: Configuration, component: Component, measured: Measured | None = None) -> None:
+    """Schedule until cancelled: one turn. What is `measured` goes on from turn to turn."""
     client = component.connections.client("scheduler", fence=component.fence)
     events = component.connections.client("events", fence=component.fence)
     entropy = component.entropy.stream(f"{LEASE}/{component.epoch}")
@@ -110,28 +111,13 @@ async def lead(configuration: Configuration, component: Component) -> None:
         seed=entropy.below(2**63),
         configuration=configuration,
         epoch=lambda: component.epoch,
+        measured=measured or Measured(),
     )
-    _count(component, scheduler)
+    component.metrics.collect("scheduler", partial(series, scheduler))
     async with anyio.create_task_group() as group:
         group.start_soon(component.forever, "scheduler events", recorder.run)
         group.start_soon(component.forever, "scheduler informers", informers.run)
         await scheduler.run()
-
-
-def _count(component: Component, scheduler: Scheduler) -> None:
-    """What this turn has done so far, under Kubernetes' name."""
-    gauge = component.metrics.gauge(
-        "scheduler_schedule_attempts_total",
-        "Number of attempts to schedule pods, by the result. 'unschedulable' means a pod could not be scheduled, "
-        "while 'error' means an internal scheduler problem.",
-        ("result",),
-    )
-    for result, read in (
-        ("scheduled", lambda: scheduler.bound),
-        ("unschedulable", lambda: scheduler.unschedulable),
-        ("error", lambda: scheduler.errors),
-    ):
-        gauge.of(result).set_function(read)
 
 
 async def run(
@@ -141,4 +127,4 @@ async def run(
     for note in configuration.notes:
         if not note.startswith("leaderElection"):  # that has none inside a daemon only
             log.warning("scheduler configuration", note=note)
-    await standalone.run(component, partial(lead, configuration), on_ready)
+    await standalone.run(component, partial(lead, configuration, measured=Measured()), on_ready)

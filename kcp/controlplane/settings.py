@@ -44,7 +44,9 @@ class DaemonSettings:
     runtime_config: str = setting(
         "", "Alpha API versions to serve, as in scheduling.k8s.io/v1alpha2=true; commas between them."
     )
-    service_cidr: str = setting("10.96.0.0/16", "Range of cluster IPs.")
+    service_cidr: str = setting(
+        "10.96.0.0/16", "Range of cluster IPs; or two, one of each IP family, with a comma between."
+    )
     api_history_s: float = setting(
         300.0, "Seconds for which the API serves old revisions; SQL sees all of them."
     )

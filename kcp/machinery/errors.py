@@ -379,7 +379,7 @@ class Timeout(ApiError):
 
     @classmethod
     def too_large_resource_version(cls, asked: int, current: int) -> Timeout:
-        message = f"Too large resource version: {asked}, current: {current}"
+        message = f"Timeout: Too large resource version: {asked}, current: {current}"
         cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
         return cls(message, details={"causes": [cause], "retryAfterSeconds": 1})
 

@@ -257,8 +257,10 @@ def validate_labels(labels: Labels | None, path: str) -> list[FieldError]:
     """Keys are qualified names, values label values."""
     errors: list[FieldError] = []
     for key, value in (labels or {}).items():
-        errors += [invalid(path, key, fault) for fault in is_qualified_name(key)]
-        errors += [invalid(path, value, fault) for fault in is_label_value(value)]
+        for fault in is_qualified_name(key):
+            errors.append(invalid(path, key, fault))
+        for fault in is_label_value(value):
+            errors.append(invalid(path, value, fault))
     return errors
 
 

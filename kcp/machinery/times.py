@@ -38,8 +38,20 @@ _ELEMENTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
+_formatted: list[tuple[datetime, str]] = [(datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00Z")]
+"""The moment that was formatted last: a write notes its own in several places."""
+
+
 def format_time(moment: datetime) -> str:
     """Whole seconds, as metav1.Time: `2026-01-31T12:00:00Z`."""
+    last, text = _formatted[0]
+    if last is not moment:
+        text = _format_time(moment)
+        _formatted[0] = (moment, text)
+    return text
+
+
+def _format_time(moment: datetime) -> str:
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat()[:19] + "Z"

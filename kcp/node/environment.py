@@ -29,6 +29,7 @@ Fetch = Callable[[str, str], Awaitable[Json]]
 REASON = "CreateContainerConfigError"
 _KINDS = {"configMap": ("configmaps", "ConfigMap"), "secret": ("secrets", "Secret")}
 _REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
+_SERVICES = re.compile(r"\b(?:print)?env\b|_SERVICE_|_PORT\b|_PORT_")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['(.*)'\]").fullmatch
 
 
@@ -59,7 +60,7 @@ class Node(Protocol):
 
 async def of_container(node: Node, pod: Json, container: Json, pod_ips: Sequence[str]) -> dict[str, str]:
     """What the container finds set. Raises ConfigError for that, and for paths of mounts that depend on it."""
-    found: dict[str, str] = {}
+    found = await _of_services(node, pod) if _looks_for_services(container) else {}
     if container.get("env") or container.get("envFrom"):
         allocatable = (node.node.get("status") or {}).get("allocatable") or {}
 
@@ -67,14 +68,60 @@ async def of_container(node: Node, pod: Json, container: Json, pod_ips: Sequence
             return await node.client.get(resource, name, meta.namespace(pod))
 
         place = Place(node.host_ip, pod_ips, allocatable)
-        found = await environment(pod, container, place, fetch)
+        found = await environment(pod, container, place, fetch, found)
     check_mounts(container, found)
     return found
 
 
-async def environment(pod: Json, container: Json, place: Place, fetch: Fetch) -> dict[str, str]:
-    """Name to value. Raises ConfigError."""
+def _looks_for_services(container: Json) -> bool:
+    """Whether the command prints its environment, or something names a variable of a Service: the others cost no list."""
+    words = [*(container.get("command") or ()), *(container.get("args") or ())]
+    words += [variable.get("value") or "" for variable in container.get("env") or ()]
+    return any(_SERVICES.search(word) for word in words)
+
+
+async def _of_services(node: Node, pod: Json) -> dict[str, str]:
+    """Where the Services of the namespace are, and the API always."""
+    namespace, linked = meta.namespace(pod), pod["spec"].get("enableServiceLinks", True)
     found: dict[str, str] = {}
+    try:
+        api = await node.client.get("services", "kubernetes", "default")
+        others = (await node.client.list("services", namespace)).items if linked else ()
+    except ApiError as error:
+        raise ConfigError(
+            f"services have not yet been read at least once, cannot construct envvars: {error}"
+        ) from None
+    for service in (api, *others):
+        if (service["spec"].get("clusterIP") or "None") != "None":
+            found.update(_of_service(service))
+    return found
+
+
+def _of_service(service: Json) -> dict[str, str]:
+    """Source: k8s v1.36 pkg/kubelet/envvars/envvars.go."""
+    spec, name = service["spec"], meta.name(service).upper().replace("-", "_")
+    ip = spec["clusterIP"]
+    host = f"[{ip}]" if ":" in ip else ip
+    found = {f"{name}_SERVICE_HOST": ip}
+    for at, port in enumerate(spec.get("ports") or ()):
+        number, protocol = str(port["port"]), port.get("protocol") or "TCP"
+        url = f"{protocol.lower()}://{host}:{number}"
+        if at == 0:
+            found.update({f"{name}_SERVICE_PORT": number, f"{name}_PORT": url})
+        if port.get("name"):
+            found[f"{name}_SERVICE_PORT_{port['name'].upper().replace('-', '_')}"] = number
+        link = f"{name}_PORT_{number}_{protocol}"
+        found.update(
+            {link: url, f"{link}_PROTO": protocol.lower(), f"{link}_PORT": number, f"{link}_ADDR": ip}
+        )
+    return found
+
+
+async def environment(
+    pod: Json, container: Json, place: Place, fetch: Fetch, services: Mapping[str, str] = {}
+) -> dict[str, str]:
+    """Name to value. Raises ConfigError."""
+    found = dict(services)
     for source in container.get("envFrom") or ():
         prefix = source.get("prefix") or ""
         for key, value in (await _all_of(source, fetch)).items():
@@ -119,9 +166,9 @@ async def _value(
     """None: an optional reference to what is not there."""
     source = variable.get("valueFrom") or {}
     if "fieldRef" in source:
-        return _of_pod(pod, source["fieldRef"]["fieldPath"], place)
+        return of_field(pod, source["fieldRef"]["fieldPath"], place)
     if "resourceFieldRef" in source:
-        return _amount(pod, container, source["resourceFieldRef"], place)
+        return of_amount(pod, container, source["resourceFieldRef"], place)
     for kind in _KINDS:
         if f"{kind}KeyRef" in source:
             return await _of_key(pod, kind, source[f"{kind}KeyRef"], fetch)
@@ -169,7 +216,8 @@ async def _of_key(pod: Json, kind: str, reference: Json, fetch: Fetch) -> str | 
     return value
 
 
-def _of_pod(pod: Json, path: str, place: Place) -> str:
+def of_field(pod: Json, path: str, place: Place) -> str:
+    """What a fieldRef names. Raises ConfigError."""
     metadata, spec = pod["metadata"], pod["spec"]
     subscript = _SUBSCRIPT(path)
     if subscript is not None:
@@ -190,7 +238,7 @@ def _of_pod(pod: Json, path: str, place: Place) -> str:
     return str(fields[path])
 
 
-def _amount(pod: Json, container: Json, reference: Json, place: Place) -> str:
+def of_amount(pod: Json, container: Json, reference: Json, place: Place) -> str:
     """In whole divisors, rounded up. A limit that is not set is what the node can allocate."""
     name = reference.get("containerName") or container["name"]
     of = next((each for each in (*containers(pod), *init_containers(pod)) if each["name"] == name), container)

@@ -18,6 +18,7 @@ import attrs
 from kcp.apis.semantics import pods
 from kcp.machinery.times import format_go_duration, parse_time
 from kcp.node import devices, environment, resize
+from kcp.node.configure import configured
 from kcp.node.container_status import Views, Waiting
 from kcp.node.environment import ConfigError
 from kcp.node.images import ImageError, Tell
@@ -36,6 +37,7 @@ from kcp.node.status import TERMINAL, Condition, Facts, Verdict, generate, rejec
 from kcp.node.status_writer import StatusCell, same_in_short
 from kcp.node.sync_pod import Kill, PodActions, Start, compute, container_hash
 from kcp.node.timers import Timer
+from kcp.node.volumes.files import NotMounted
 
 if TYPE_CHECKING:
     from kcp.node.agent import NodeAgent
@@ -292,21 +294,17 @@ class PodWorker:
             sandbox = status.sandbox
             if sandbox is None:
                 return False
-            wanted = {**container, "resources": self.allocated.get(name, container.get("resources"))}
-            if wanted["resources"] is None:
-                wanted = container
-            self.allocated.setdefault(name, container.get("resources") or {})
             attempt = before.attempt + 1 if before is not None else self.attempts.get(name, 0)
-            variables = await environment.of_container(self.agent, self.pod, wanted, sandbox.ips)
-            config = ContainerConfig(
-                self.pod, wanted, start.field, image, attempt, container_hash(container), variables
-            )
+            config = await configured(self, start, image, attempt, sandbox.ips)
             return await self._create(sandbox.id, config, tell)
         except ImageError as error:
             self._hold(container, error.waiting, error.retry_s)
         except ConfigError as error:
             tell("Warning", "Failed", f"Error: {error}")
             self._hold(container, Waiting(environment.REASON, str(error)), RETRY_S)
+        except NotMounted as error:
+            self.event("Warning", "FailedMount", str(error))
+            self._hold(container, Waiting("ContainerCreating", ""), RETRY_S)
         except NotYet as later:
             self.wake_at(self.agent.monotonic() + later.after_s)
         return False

@@ -71,9 +71,9 @@ class Asking:
             with anyio.fail_after(TIMEOUT_S):
                 await self._send(client, self._translated(asked))
         except ApiError as error:
-            self.said.append(f"{asked.key} by {asked.actor.username}: {error.reason}: {error.message}")
+            self.said.append(f"{asked.key} by {_who(asked.actor)}: {error.reason}: {error.message}")
         except TimeoutError:
-            self.said.append(f"{asked.key} by {asked.actor.username}: no answer")
+            self.said.append(f"{asked.key} by {_who(asked.actor)}: no answer")
 
     async def _send(self, client: Client, asked: Asked) -> None:
         before, after = asked.before, asked.after
@@ -101,6 +101,10 @@ class Asking:
         key = self.uids.get(uid)
         record = None if key is None else self.store().get(key)
         return uid if record is None else record.uid
+
+
+def _who(actor: Actor) -> str:
+    return actor.username or "somebody"
 
 
 def user_of(actor: Actor) -> UserInfo:

@@ -27,11 +27,26 @@ from kcp.controllers.sources import Controller
 from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT, by_name
 from kcp.controlplane.cluster import ClusterOptions
 from kcp.node.fleet import NodeSpec
+from kcp.replay.constants import (
+    SCHEDULER,
+    Number,
+    Place,
+    constants_of,
+    is_constant,
+    modules_of,
+    place_of,
+    scheduler_modules,
+    scheduler_with,
+    told,
+    with_constants,
+)
 from kcp.replay.fitting import documents_of
 from kcp.replay.machines import node_spec
+from kcp.replay.tripwire import armed
 from kcp.scheduler.profiles import Configuration, read_configuration
 
 Settings = Mapping[str, Mapping[str, Any]]
+Constants = Mapping[Place, Number]
 MODULE_PREFIX = "kcp_swapped_"
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
@@ -57,11 +72,19 @@ class Changes:
     def prepare(self) -> Prepared:
         """Raises ValueError for what cannot be meant."""
         _machines(self.nodes, [])
+        controllers = dict(swapped(text) for text in self.swaps)
+        settings, constants = _settings(self.settings)
+        scheduling = constants.pop(SCHEDULER, {})
+        for name, values in constants.items():
+            if name in controllers:
+                raise ValueError(f"{name} is swapped: its constants are in the code that takes its place")
+            controllers[name] = with_constants(by_name(name), values)
         return Prepared(
-            dict(swapped(text) for text in self.swaps),
-            _settings(self.settings),
+            controllers,
+            settings,
             self.nodes,
             read_configuration(self.scheduler_config) if self.scheduler_config else None,
+            scheduling,
         )
 
 
@@ -73,6 +96,14 @@ class Prepared:
     settings: Settings = attrs.field(factory=dict)
     nodes: str = ""
     scheduler: Configuration | None = None
+    scheduling: Constants = attrs.field(factory=dict)
+    """Constants of the scheduler; those of a controller have made it another one."""
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """What is to be different in this process while a run lasts: code that may not ask the clock, constants."""
+        with armed(*self.modules), scheduler_with(self.scheduling):
+            yield
 
     def options(self, options: ClusterOptions) -> ClusterOptions:
         """The same cluster with these changes. One that is off by default runs when it is swapped in."""
@@ -114,7 +145,7 @@ def swapped(text: str) -> tuple[str, Controller]:
     try:
         original = by_name(name.strip())
     except KeyError:
-        raise ValueError(f"no controller {name!r}; there are {', '.join(_names())}") from None
+        raise ValueError(f"no controller {name.strip()!r}; there are {', '.join(_names())}") from None
     found = _load(where.strip(), text)
     if isinstance(found, Controller):
         return original.name, attrs.evolve(found, name=original.name, identity=original.identity)
@@ -170,23 +201,48 @@ def _as_value_error(place: str) -> Iterator[None]:
 # --- settings ---
 
 
-def _settings(texts: Sequence[str]) -> Settings:
-    found: dict[str, dict[str, Any]] = {}
+def _settings(texts: Sequence[str]) -> tuple[Settings, dict[str, dict[Place, Number]]]:
+    """(settings, constants), by the controller's full name, constants of the scheduler by its own."""
+    settings: dict[str, dict[str, Any]] = {}
+    constants: dict[str, dict[Place, Number]] = {}
     for text in texts:
         left, equals, value = text.partition("=")
-        name, dot, setting = left.strip().rpartition(".")
+        name, dot, what = left.strip().partition(".")
         if not equals or not dot:
-            raise ValueError(f"{text!r} sets nothing: want controller.setting=value")
-        try:
-            controller = by_name(name)
-        except KeyError:
-            raise ValueError(f"no controller {name!r}; there are {', '.join(_names())}") from None
-        known = sorted(set(controller.settings) - {"resources"})
-        if setting not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"{controller.name} has no setting {setting!r}; {has}")
-        found.setdefault(controller.name, {})[setting] = _value(value.strip())
-    return found
+            raise ValueError(
+                f"{text!r} sets nothing: want controller.setting=value or controller.CONSTANT=value"
+            )
+        controller = None if name == SCHEDULER else _controller(name)
+        if controller is None or is_constant(what.rpartition(".")[2]):
+            component = name if controller is None else controller.name
+            modules = scheduler_modules() if controller is None else modules_of(controller)
+            place = place_of(component, modules, what)
+            constants.setdefault(component, {})[place] = _number(place, value.strip())
+            continue
+        if what not in controller.settings or what == "resources":
+            raise ValueError(f"{controller.name} has no setting {what!r}; {_settable(controller)}")
+        settings.setdefault(controller.name, {})[what] = _value(value.strip())
+    return settings, constants
+
+
+def _controller(name: str) -> Controller:
+    try:
+        return by_name(name)
+    except KeyError:
+        raise ValueError(f"no controller {name!r}; there are {', '.join([*_names(), SCHEDULER])}") from None
+
+
+def _settable(controller: Controller) -> str:
+    known = sorted(set(controller.settings) - {"resources"})
+    settings = f"it has {', '.join(known)}" if known else "it has none"
+    return f"{settings}; of constants {told(constants_of(modules_of(controller)))}"
+
+
+def _number(place: Place, text: str) -> Number:
+    value = _value(text)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{place[1]} is a number, not {text!r}")
+    return value
 
 
 def _value(text: str) -> Any:

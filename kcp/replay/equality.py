@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from itertools import zip_longest
@@ -234,7 +234,10 @@ def _compared(first: Sequence[Course], second: Sequence[Course]) -> Comparison:
 
 
 def _swapped(pairs: Sequence[Pair]) -> dict[Key, str]:
-    """Made-up names are only names: which objects of the second log have the course of which of the first one, by name."""
+    """Made-up names are only names: which objects of the second log have the course of which of the first one, by name.
+
+    Those with the same course first, then those with the same end wherever they are, then those that are there or gone alike.
+    """
     groups: dict[tuple[str, ...], list[Pair]] = {}
     for pair in pairs:
         if pair.one.base:
@@ -242,25 +245,25 @@ def _swapped(pairs: Sequence[Pair]) -> dict[Key, str]:
             groups.setdefault((key.resource, key.namespace, pair.one.base), []).append(pair)
     found: dict[Key, str] = {}
     for group in groups.values():
-        waiting: dict[bytes, list[Course]] = {}
-        for pair in reversed(group):
-            waiting.setdefault(_signature(pair.other), []).append(pair.other)
-        left = []
-        for pair in group:
-            candidates = waiting.get(_signature(pair.one))
-            if candidates:
-                found[candidates.pop().key] = pair.one.called
-            else:
-                left.append(pair.one.called)
-        rest = [pair.other for pair in group if pair.other.key not in found]
-        found.update((course.key, called) for course, called in zip(rest, left, strict=True))
+        ones, others = [pair.one for pair in group], [pair.other for pair in group]
+        for measure in _MEASURES:
+            taken, ones, others = _match(ones, others, measure)
+            found.update((pair.other.key, pair.one.called) for pair in taken)
     return found if any(str(key) != called for key, called in found.items()) else {}
 
 
-def _signature(course: Course) -> bytes:
-    """What became of an object, whatever its name."""
-    told = orjson.dumps([course.wishes, course.end], option=orjson.OPT_SORT_KEYS)
+def _nameless(course: Course, value: Any) -> bytes:
+    told = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     return told.replace(course.called.encode(), b"(itself)")
+
+
+_MEASURES: Sequence[Callable[[Course], Any]] = (
+    lambda course: _nameless(course, [course.wishes, course.end]),
+    lambda course: _nameless(course, _placeless(course.end)),
+    lambda course: course.end is None,
+    lambda course: None,
+)
+"""What two objects have in common of which one can stand for the other, whatever their names; the last: nothing."""
 
 
 def _changes(pair: Pair) -> tuple[str, ...]:

@@ -118,6 +118,8 @@ class Faults:
     fired: dict[str, int] = attrs.field(factory=dict)
     healed: bool = False
     started_s: float | None = None
+    _shares: dict[tuple[str, str, str], tuple[int, float]] = attrs.field(factory=dict)
+    """What was drawn last: the stretch, and the number; whoever is about asks many times in one stretch."""
 
     def start(self) -> None:
         """From now on things fail: the cluster came up undisturbed."""
@@ -131,11 +133,11 @@ class Faults:
         rate = self.rates.get(kind)
         if not rate or self.healed or self.started_s is None:
             return None
+        value = self._share(kind, component, resource)
+        if value >= rate:
+            return None
         key = self._key(kind, component, resource)
         if self.only is not None and key not in self.only:
-            return None
-        value = share(self.seed, key)
-        if value >= rate:
             return None
         self.fired[key] = self.fired.get(key, 0) + 1
         return value / rate
@@ -145,9 +147,19 @@ class Faults:
         key = self._key(kind, component, resource)
         return None if key in self.fired else self.draw(kind, component, resource)
 
+    def _share(self, kind: str, component: str, resource: str) -> float:
+        stretch, which = self._stretch(kind), (kind, component, resource)
+        drawn = self._shares.get(which)
+        if drawn is None or drawn[0] != stretch:
+            drawn = stretch, share(self.seed, f"{kind}/{component}/{resource}/{stretch}")
+            self._shares[which] = drawn
+        return drawn[1]
+
     def _key(self, kind: str, component: str, resource: str) -> str:
-        now_s = self.clock.monotonic() - (self.started_s or 0.0)
-        return f"{kind}/{component}/{resource}/{int(now_s / BUCKET_S[kind])}"
+        return f"{kind}/{component}/{resource}/{self._stretch(kind)}"
+
+    def _stretch(self, kind: str) -> int:
+        return int((self.clock.monotonic() - (self.started_s or 0.0)) / BUCKET_S[kind])
 
 
 def resource_of(path: str) -> str:

@@ -10,12 +10,13 @@ from typing import Any, Protocol, overload
 
 from kcp.controllers.sources import Controller
 from kcp.replay.cursor import Log
+from kcp.store.log import DECISIONS_PER_LIFE
 from kcp.store.protocol import Decision, Event, Input, Key, Record
 from kcp.store.reader import LogReader
 from kcp.store.source import plain_json
 
 Json = dict[str, Any]
-IDS_PER_RUN = 10**12
+IDS_PER_RUN = DECISIONS_PER_LIFE
 """Decision ids are the store's epoch times this, plus a counter."""
 
 
@@ -219,6 +220,20 @@ class Incident:
     @property
     def controllers(self) -> list[str]:
         return sorted(self.positions)
+
+    def named(self, names: Iterable[str]) -> list[str]:
+        """The full names of controllers of this log, which may be said without `-controller`. Raises ValueError."""
+        found: list[str] = []
+        unknown: list[str] = []
+        for name in names:
+            full = next((each for each in (name, f"{name}-controller") if each in self.positions), None)
+            (unknown if full is None else found).append(name if full is None else full)
+        if unknown:
+            has = (
+                f"it has those of {', '.join(self.controllers)}" if self.controllers else "it has none at all"
+            )
+            raise ValueError(f"the log has no decisions of {', '.join(unknown)}; {has}")
+        return found
 
     def count(self, controller: str) -> int:
         return len(self.positions[controller].ids) if controller in self.positions else 0

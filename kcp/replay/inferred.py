@@ -30,7 +30,11 @@ from kcp.replay.compare import part_of
 from kcp.replay.cursor import Caches
 from kcp.replay.importers.formats import ABOUT_FORMAT, TITLES
 from kcp.replay.incident import Incident
+from kcp.replay.inferred_keys import KEYS, served
+from kcp.replay.inferred_scheduling import Chooser, is_binding
+from kcp.replay.pace import place_of
 from kcp.replay.session import keys_of
+from kcp.scheduler.profiles import DEFAULT_NAME as SCHEDULER
 from kcp.store.history import diff
 from kcp.store.protocol import Actor, Event, Key, Op
 from kcp.store.reader import LogReader
@@ -53,9 +57,11 @@ _IGNORED = frozenset(
 class Planned:
     """A write that the planner asked for. `written`: the event that has it; `changes`: where that says something else."""
 
-    effect: fx.Effect
+    effect: fx.Effect | None
     written: Event | None
     changes: tuple[str, ...] = ()
+    text: str = ""
+    """What it is, where no effect says it."""
 
 
 @frozen
@@ -126,6 +132,8 @@ class _Inferring:
     incident: Incident
     only: Sequence[str]
     caches: dict[str, Caches] = attrs.field(factory=dict)
+    resources: Sequence[Json] = ()
+    chooser: Chooser | None = None
     open: dict[tuple[str, str], list[Event]] = attrs.field(factory=dict)
     unattributed: dict[str, int] = attrs.field(factory=dict)
     untold: frozenset[str] = frozenset()
@@ -133,11 +141,15 @@ class _Inferring:
 
     def run(self) -> Iterator[Inference]:
         writers = _writers()
+        if isinstance(self.incident.reader, LogReader):
+            self.resources = served(self.incident.reader)
         events = self.incident.reader.events()
         self.untold = frozenset(e.key.resource for e in events if is_purged(e.record.value))
         for event in self.incident.reader.events():
             for place in self._over(event):
                 yield from self._decide(place)
+            if is_binding(event) and (not self.only or SCHEDULER in self.only):
+                yield self._choose(event)
             controllers = writers.get(writer_of(event.cause.actor), ())
             if not controllers or event.key.resource == "events":
                 continue
@@ -150,15 +162,26 @@ class _Inferring:
         for place in list(self.open):
             yield from self._decide(place)
 
+    def _choose(self, event: Event) -> Inference:
+        if self.chooser is None:
+            self.chooser = Chooser(self.incident)
+        choice, verdict = self.chooser.choices(event)
+        planned = Planned(None, event, choice.changes, choice.told)
+        guess = Guess(choice.rv, (planned,) if choice.told else (), choice.unclear)
+        key = f"{event.key.namespace}/{event.key.name}"
+        earliest = event.previous.rv if event.previous is not None else event.rv - 1
+        return Inference(SCHEDULER, key, event.ts_us, (event,), earliest, event.rv - 1, guess, verdict)
+
     def _over(self, event: Event) -> list[tuple[str, str]]:
         return [place for place, writes in self.open.items() if event.ts_us - writes[-1].ts_us > BURST_US]
 
     def _place(self, controllers: Sequence[Controller], event: Event) -> tuple[str, str] | None:
         """Which controller wrote this, about which key; by what each says that it watches."""
         for controller in controllers:
-            if any(isinstance(source, Everything) for source in controller.watches.values()):
-                continue
             caches = self._caches(controller)
+            if controller.name in KEYS:
+                caches.move_to(dict.fromkeys(caches.folds, event.rv - 1))
+                return controller.name, KEYS[controller.name](event, caches.view)
             for source in controller.watches.values():
                 if isinstance(source, (Timer, Everything)) or source.resource != event.key.resource:
                     continue
@@ -172,7 +195,7 @@ class _Inferring:
 
     def _caches(self, controller: Controller) -> Caches:
         if controller.name not in self.caches:
-            self.caches[controller.name] = Caches(controller, self.incident.log, ())
+            self.caches[controller.name] = Caches(controller, self.incident.log, self.resources)
         return self.caches[controller.name]
 
     def _decide(self, place: tuple[str, str]) -> Iterator[Inference]:
@@ -213,7 +236,10 @@ class _Inferring:
     def _guess(self, controller: Controller, key: str, writes: Sequence[Event], rv: int) -> Guess:
         caches = self._caches(controller)
         caches.move_to(dict.fromkeys(caches.folds, rv))
-        env = fx.Env(moment(writes[0].ts_us), None, controller.settings, controller.name)
+        settings = dict(controller.settings)
+        if "resources" in settings:
+            settings["resources"] = self.resources
+        env = fx.Env(moment(writes[0].ts_us), None, settings, controller.name)
         maker = _Maker(self.incident, list(writes), rv)
         try:
             maker.make(controller.plan(key, caches.view, env))
@@ -259,6 +285,8 @@ class _Maker:
     left: list[Event]
     rv: int
     planned: list[Planned] = attrs.field(factory=list)
+    since: dict[str, int] = attrs.field(factory=dict)
+    """By resource: the revision of the last write of this plan, which a read past the cache sees."""
 
     def make(self, plan: fx.Plan) -> None:
         effect = fx.advance(plan, None)
@@ -274,19 +302,44 @@ class _Maker:
             return fx.Outcome(object=self._get(effect.resource, effect.namespace, effect.name))
         if isinstance(effect, fx.LiveList):
             return fx.Outcome(items=self._list(effect))
-        if isinstance(effect, (fx.External, fx.Request)):
+        if isinstance(effect, fx.Request):
+            return self._request(effect)
+        if isinstance(effect, fx.External):
             raise _Unclear("it asks for something that no log tells")
         if isinstance(effect, (fx.Event, fx.RequeueAfter, fx.Memo)):
             return fx.Outcome()
         return self._write(effect)
+
+    def _request(self, effect: fx.Request) -> fx.Outcome:
+        """Of those that planners make: a collection deleted, a namespace finalized."""
+        place = place_of(effect.path)
+        if place is None:
+            raise _Unclear("it asks for something that no log tells")
+        resource, namespace, name = place
+        if effect.method == "DELETE" and not name:
+            for obj in self._list(fx.LiveList(resource, namespace)):
+                if not meta.is_deleting(obj):
+                    self._write(fx.Delete(resource, namespace, meta.name(obj), uid=meta.uid(obj)))
+            return fx.Outcome()
+        for event in self.left:
+            if event.key == Key(resource, namespace, name):
+                self._take(event, Planned(None, event, (), f"{effect.method} {effect.path}"))
+                return fx.Outcome(object=event.record.value, rv=event.rv)
+        self.planned.append(Planned(None, None, (), f"{effect.method} {effect.path}"))
+        return fx.Outcome(object=effect.body, rv=self.rv)
+
+    def _take(self, event: Event, planned: Planned) -> None:
+        """What comes next looks at what was there after this write."""
+        self.left.remove(event)
+        self.planned.append(planned)
+        self.since[event.key.resource] = max(event.rv, self.since.get(event.key.resource, 0))
 
     def _write(self, effect: fx.Create | fx.Update | fx.Status | fx.Patch | fx.Delete) -> fx.Outcome:
         resource, namespace, name = target_of(effect)
         current = self._get(resource, namespace, name) if name else None
         for event in self.left:
             if _is_of(effect, event):
-                self.left.remove(event)
-                self.planned.append(Planned(effect, event, _changes(effect, event)))
+                self._take(event, Planned(effect, event, _changes(effect, event)))
                 return fx.Outcome(object=event.record.value, rv=event.rv)
         wanted = _wanted(effect, current)
         if wanted is not None and wanted == current:
@@ -295,14 +348,16 @@ class _Maker:
         return fx.Outcome(object=wanted, rv=self.rv)
 
     def _get(self, resource: str, namespace: str, name: str) -> Json | None:
-        record = self.incident.reader.get_at(Key(resource, namespace, name), self.rv)
+        at = max(self.rv, self.since.get(resource, 0))
+        record = self.incident.reader.get_at(Key(resource, namespace, name), at)
         return None if record is None or is_purged(record.value) else record.value
 
     def _list(self, effect: fx.LiveList) -> list[Json]:
         if effect.field_selector:
             raise _Unclear("it lists by fields, past its cache")
         selector = parse_selector(effect.label_selector)
-        found = [record.value for record in self.incident.reader.list_at(effect.resource, self.rv)]
+        at = max(self.rv, self.since.get(effect.resource, 0))
+        found = [record.value for record in self.incident.reader.list_at(effect.resource, at)]
         return [
             obj for obj in found
             if effect.namespace in ("", obj["metadata"].get("namespace"))
@@ -330,7 +385,8 @@ def _is_of(effect: fx.Create | fx.Update | fx.Status | fx.Patch | fx.Delete, eve
         return event.previous is None and event.op is not Op.DELETED and key.name.startswith(prefix)
     if isinstance(effect, fx.Delete):
         return event.op is Op.DELETED or bool(event.record.value["metadata"].get("deletionTimestamp"))
-    return event.op is not Op.DELETED
+    going = event.previous is not None and meta.is_deleting(event.previous.value)
+    return event.op is not Op.DELETED or (going and isinstance(effect, (fx.Patch, fx.Update)))
 
 
 def _wanted(
@@ -384,13 +440,28 @@ def _plain(value: Any, inside: str = "") -> Any:
 
 
 def infer(incident: Incident, only: Sequence[str] = ()) -> Iterator[Inference]:
-    """Every pseudo-decision of the log and what kcp's controller would have decided, in the order in which they ended."""
-    return _Inferring(incident, only).run()
+    """Every pseudo-decision of the log and what kcp's controller would have decided, in the order in which they ended.
+
+    Raises ValueError for a name that is none of a controller.
+    """
+    return _Inferring(incident, [_full(name) for name in only]).run()
+
+
+def _full(name: str) -> str:
+    if name in (SCHEDULER, "scheduler"):
+        return SCHEDULER
+    try:
+        return by_name(name).name
+    except KeyError:
+        names = [controller.name for controller in (*CONTROLLERS, *OFF_BY_DEFAULT)]
+        raise ValueError(
+            f"there is no controller {name}; there are {', '.join([*names, SCHEDULER])}"
+        ) from None
 
 
 def by_controller(found: Sequence[Inference]) -> Mapping[str, Sequence[Inference]]:
     grouped: dict[str, list[Inference]] = {}
     for each in found:
         grouped.setdefault(each.controller, []).append(each)
-    order = [controller.name for controller in (*CONTROLLERS, *OFF_BY_DEFAULT)]
+    order = [*(controller.name for controller in (*CONTROLLERS, *OFF_BY_DEFAULT)), SCHEDULER]
     return {name: grouped[name] for name in order if name in grouped}

@@ -82,6 +82,8 @@ def _ours(each: Inference) -> list[str]:
 
 
 def _effect(planned: Planned) -> str:
+    if planned.text:
+        return planned.text
     effect = planned.effect
     assert isinstance(effect, (fx.Create, fx.Update, fx.Status, fx.Patch, fx.Delete))
     resource, namespace, name = target_of(effect)

@@ -19,6 +19,7 @@ from kcp.node.fleet import NodeSpec
 from kcp.node.runtime.program import Program
 from kcp.node.runtime.protocol import ContainerConfig
 from kcp.node.runtime.sim import SCHEME, default_program
+from kcp.store.protocol import Event, Op
 
 Json = dict[str, Any]
 KUBELET = "system:node:"
@@ -89,12 +90,26 @@ class Machines:
     present: dict[str, NodeSpec] = attrs.field(factory=dict)
     steps: list[Step] = attrs.field(factory=list)
     lifetimes: Lifetimes = attrs.field(factory=lambda: Lifetimes())
+    ears: Ears = attrs.field(factory=lambda: Ears())
+    _gone: dict[str, Step] = attrs.field(factory=dict)
+    """Those of which nothing was heard since their Node was deleted."""
 
     @property
     def names(self) -> list[str]:
         """Of all that ever were there."""
         new = (step.name for step in self.steps if step.what == "new")
         return sorted({*self.present, *new}, key=natural)
+
+    def heard_of(self, name: str, ts_us: int) -> None:
+        """A machine talks: it did not go with its Node, only the object was deleted."""
+        self.ears.heard_us[name] = ts_us
+        gone = self._gone.pop(name, None)
+        if gone is not None:
+            self.steps.remove(gone)
+
+    def note_gone(self, ts_us: int, rv: int, name: str) -> None:
+        self._gone[name] = Step(ts_us, rv, "gone", name)
+        self.steps.append(self._gone[name])
 
     def note_reboot(self, ts_us: int, rv: int, name: str) -> None:
         """A machine that fell silent had gone down; one that did not was down for a moment."""
@@ -113,6 +128,39 @@ class Machines:
             elif step.ts_us <= ts_us and step.what == "gone":
                 found.pop(step.name, None)
         return [found[name] for name in sorted(found, key=natural)]
+
+
+@attrs.define
+class Ears:
+    """Since when a machine was silent lies between the last that it said and the first that it did not answer to.
+
+    It has to answer to a pod that is bound to it, and to one that is to go.
+    """
+
+    heard_us: dict[str, int] = attrs.field(factory=dict)
+    _unanswered: dict[str, dict[str, int]] = attrs.field(factory=dict)
+    """By machine: uid of a pod -> since when."""
+
+    def see_pod(self, event: Event) -> None:
+        pod, uid = event.record.value, event.record.uid
+        node = (pod.get("spec") or {}).get("nodeName") or ""
+        if not node:
+            return
+        waiting = self._unanswered.setdefault(node, {})
+        if event.op is Op.DELETED or is_kubelet(event.cause.actor.username):
+            waiting.pop(uid, None)
+        elif _asks_for_an_answer(pod, event.previous.value if event.previous is not None else {}):
+            waiting.setdefault(uid, event.ts_us)
+
+    def silent_since_us(self, node: str, guess_us: int) -> int:
+        """`guess_us` is what the heartbeats tell."""
+        first_us = min(self._unanswered.get(node, {}).values(), default=guess_us + 1)
+        return max(min(guess_us, first_us - 1), self.heard_us.get(node, 0) + 1)
+
+
+def _asks_for_an_answer(pod: Json, before: Json) -> bool:
+    bound = not (before.get("spec") or {}).get("nodeName")
+    return bound or (meta.is_deleting(pod) and not ("metadata" in before and meta.is_deleting(before)))
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""Between the components of a second run and the API: generated names as they were in the recorded log, writes as slow.
+"""Between the components of a second run and the API: generated names as they were in the recorded log, writes in its pace.
 
 What is created with a generateName gets the name that the log tells for the next one of its kind, so that the second run
 speaks of the same pods as the first, as long as it does the same; afterwards the API server makes names up.
@@ -13,9 +13,11 @@ from typing import Any
 import anyio
 import attrs
 
+from kcp.base.clock import Clock, microseconds
 from kcp.client.client import CREATES_PATH
 from kcp.client.transport import InProcessTransport
 from kcp.machinery.gvk import group_resource
+from kcp.replay.pace import Pace, place_of
 from kcp.store.protocol import Key
 from kcp.wire.http import Request, Response
 
@@ -51,28 +53,35 @@ class Names:
 
 @attrs.define
 class NamingTransport:
-    """`latency_s` is what a write takes."""
+    """A write is there when it was recorded; `latency_s` is what one takes of which nothing is recorded."""
 
     inner: InProcessTransport
     names: Names
+    pace: Pace
+    clock: Clock
     latency_s: float = 0.0
     in_process: bool = True
 
     async def request(self, request: Request, timeout_s: float) -> Response:
-        if request.method != "GET" and self.latency_s:
-            await anyio.sleep(self.latency_s)
         if request.method == "POST" and isinstance(request.document, dict):
             request.document = self._named(request.path, request.document)
+        if request.method != "GET":
+            await self._wait(request)
         return await self.inner.request(request, timeout_s)
+
+    async def _wait(self, request: Request) -> None:
+        user = request.identity if request.identity is not None else self.inner.identity
+        wait_us = self.pace.write_us(user.name, request, microseconds(self.clock.now()))
+        wait_s = self.latency_s if wait_us is None else wait_us / 1e6
+        if wait_s:
+            await anyio.sleep(wait_s)
 
     def _named(self, path: str, document: Json) -> Json:
         if path == CREATES_PATH:
             items = [{**item, "object": self._item(item)} for item in document.get("items") or ()]
             return {**document, "items": items}
-        _, root, *rest = path.split("/")
-        group = rest.pop(0) if root == "apis" and rest else ""
-        namespace = rest[2] if rest[1:2] == ["namespaces"] and len(rest) > 3 else ""
-        return self.names.named(group_resource(group, rest[-1] if rest else ""), namespace, document)
+        place = place_of(path)
+        return document if place is None or place[2] else self.names.named(place[0], place[1], document)
 
     def _item(self, item: Json) -> Json:
         return self.names.named(

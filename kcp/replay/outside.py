@@ -12,7 +12,7 @@ kubelets are run again; everybody else is outside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -22,20 +22,24 @@ from kcp.base.values import frozen
 from kcp.controllers.node_lifecycle.controller import GRACE_S
 from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT
 from kcp.controlplane.cluster import CONTROLLER_MANAGER, SCHEDULER, SIMULATED_NODES
-from kcp.replay.incident import IDS_PER_RUN
-from kcp.replay.machines import Machines, Step, boot_id, is_kubelet, node_spec, ready_status
+from kcp.replay.incident import IDS_PER_RUN, Positions
+from kcp.replay.machines import KUBELET, Machines, Step, boot_id, is_kubelet, node_spec, ready_status
+from kcp.replay.pace import Pace, Sights
 from kcp.replay.scheduling import CONTROLLER_NAMES
-from kcp.store.protocol import SYSTEM, Actor, Event, Input, Key, Op, Record
+from kcp.store.protocol import SYSTEM, Actor, Decision, Event, Input, Key, Op, Record
 from kcp.store.reader import LogReader
 from kcp.store.redaction import is_purged
 
 Json = dict[str, Any]
 COMPANIONS = frozenset({"resourcequotas", "ipaddresses.networking.k8s.io", "poddisruptionbudgets.policy"})
 """Written by the API server beside what was asked for, under the name of who asked."""
+STEP_US, STEP_OFF_US = 1_000, 10
+"""What a decision of a simulation takes is whole milliseconds, within so many microseconds; of others one in fifty does."""
 ENOUGH, QUICK, MAX_LATENCY_US = 1000, 10, 250_000
 """Of so many writes the one is taken that a tenth are quicker than."""
+USERNAMES = {controller.name: controller.username for controller in (*CONTROLLERS, *OFF_BY_DEFAULT)}
 INSIDE = frozenset(
-    {controller.username for controller in (*CONTROLLERS, *OFF_BY_DEFAULT)}
+    {*USERNAMES.values()}
     | {CONTROLLER_MANAGER.name, SCHEDULER.name, SIMULATED_NODES.name, IDENTITY.name, SYSTEM.username}
 )
 
@@ -99,6 +103,7 @@ class Outside:
     uids: dict[str, Key] = attrs.field(factory=dict)
     machines: Machines = attrs.field(factory=Machines)
     lives: list[Life] = attrs.field(factory=list)
+    pace: Pace = attrs.field(factory=Pace)
     latency_us: int = 0
     untold: int = 0
     events: int = 0
@@ -107,6 +112,13 @@ class Outside:
 def read(reader: LogReader, until: int | None = None) -> Outside:
     """One pass over the log, up to a revision."""
     outside = Outside()
+    told = _Decided(outside.pace)
+    for _, decision in reader.decisions():
+        told.see(decision)
+    if told.in_no_time:
+        outside.pace = Pace()
+    sights = Sights() if told.in_no_time else told.sights()
+    outside.latency_us = told.latency_us
     for record in reader.base():
         outside.uids[record.uid] = record.key
         if record.key.resource == "nodes" and not is_purged(record.value):
@@ -123,14 +135,16 @@ def read(reader: LogReader, until: int | None = None) -> Outside:
         marks.see(event)
         _note(outside, event)
         if request and (not _outside(event) or event.cause.request_id != request[0].cause.request_id):
-            outside.asked += _asked(outside, request)
+            outside.asked += _asked(outside, request, sights)
             request = []
         if _outside(event):
             request.append(event)
-    outside.asked += _asked(outside, request)
-    outside.latency_us = latency_us(reader)
+        elif not told.in_no_time:
+            outside.pace.see(event, sights.since_us(event))
+    outside.asked += _asked(outside, request, sights)
+    outside.pace.in_order()
     if outside.start_us:
-        outside.lives = marks.lives(outside.start_us, outside.end_us)
+        outside.lives = marks.lives(outside.start_us, outside.end_us, told.cycles)
     return outside
 
 
@@ -143,6 +157,8 @@ def _outside(event: Event) -> bool:
 def _note(outside: Outside, event: Event) -> None:
     """What chance had decided, and what machines did."""
     key, machines = event.key, outside.machines
+    if is_kubelet(event.cause.actor.username) and not (key.resource == "nodes" and event.op is Op.ADDED):
+        machines.heard_of(event.cause.actor.username.removeprefix(KUBELET), event.ts_us)
     if event.op is Op.ADDED:
         outside.uids[event.record.uid] = key
         _note_name(outside, event)
@@ -150,6 +166,7 @@ def _note(outside: Outside, event: Event) -> None:
         _note_node(machines, event)
     elif key.resource == "pods" and not is_purged(event.record.value):
         machines.lifetimes.see(event.record.value)
+        machines.ears.see_pod(event)
 
 
 def _note_name(outside: Outside, event: Event) -> None:
@@ -166,7 +183,7 @@ def _note_node(machines: Machines, event: Event) -> None:
     if is_purged(event.record.value):
         return
     if event.op is Op.DELETED:
-        machines.steps.append(Step(event.ts_us, event.rv, "gone", name))
+        machines.note_gone(event.ts_us, event.rv, name)
     elif event.op is Op.ADDED:
         if by_kubelet:
             machines.steps.append(Step(event.ts_us, event.rv, "new", name, node_spec(event.record.value)))
@@ -180,7 +197,7 @@ def _note_report(machines: Machines, event: Event, before: Json, by_kubelet: boo
     was, is_ = ready_status(before), ready_status(after)
     rebooted = by_kubelet and boot_id(before) != boot_id(after)
     if is_ == "Unknown" and was != "Unknown":
-        silent_us = event.ts_us - round(GRACE_S * 1e6)
+        silent_us = machines.ears.silent_since_us(name, event.ts_us - round(GRACE_S * 1e6))
         machines.steps.append(Step(silent_us, event.rv, "silent", name))
         return
     if rebooted:
@@ -189,7 +206,7 @@ def _note_report(machines: Machines, event: Event, before: Json, by_kubelet: boo
         machines.steps.append(Step(event.ts_us, event.rv, "back", name))
 
 
-def _asked(outside: Outside, events: Sequence[Event]) -> Iterator[Asked]:
+def _asked(outside: Outside, events: Sequence[Event], sights: Sights) -> Iterator[Asked]:
     """What one request asked for, a part per object; what the API server wrote beside it is left out."""
     wanted = [event for event in events if event.key.resource not in COMPANIONS] or events
     parts: dict[tuple[Key, str], list[Event]] = {}
@@ -203,7 +220,7 @@ def _asked(outside: Outside, events: Sequence[Event]) -> Iterator[Asked]:
         if any(side is not None and is_purged(side) for side in (before, after)):
             outside.untold += 1
             continue
-        yield Asked(own[0].rv, own[0].ts_us, own[0].cause.actor, key, before, after)
+        yield Asked(own[0].rv, sights.since_us(own[0]), own[0].cause.actor, key, before, after)
 
 
 def _value(record: Record | None) -> Json | None:
@@ -239,13 +256,12 @@ class _Marks:
         elif not self._starting_us:
             self._starting_us = event.ts_us
 
-    def lives(self, start_us: int, end_us: int) -> list[Life]:
+    def lives(self, start_us: int, end_us: int, cycles: Mapping[int, Cycles]) -> list[Life]:
         found, started = [], self._first
         for stopped_us, again_us, next_ in self._gaps:
             found.append(Life(start_us, stopped_us, started))
             start_us, started = again_us, next_
         found.append(Life(start_us, end_us, started))
-        cycles = cycles_of(self.reader)
         first = next(iter(cycles), 0)
         return [attrs.evolve(life, cycles=cycles.get(life.started.get("epoch", first))) for life in found]
 
@@ -260,32 +276,61 @@ def _starts(inputs: Iterator[tuple[int, int, Input]]) -> list[tuple[int, Json]]:
     return list(found.values())
 
 
-def latency_us(reader: LogReader) -> int:
-    """What a write took a component when it was quick; 0 when no decision tells it.
+@attrs.define
+class _Decided:
+    """What the decisions of a log tell, in one pass."""
 
-    People act on what they see: a second run must not be later with it than the first one was.
-    """
-    took: list[int] = []
-    for _, decision in reader.decisions():
-        writes = sum(1 for effect in decision.effects if effect.get("rv"))
-        if writes and decision.duration_us and decision.controller in CONTROLLER_NAMES:
-            took.append(decision.duration_us // writes)
-            if len(took) == ENOUGH:
-                break
-    return min(sorted(took)[len(took) // QUICK], MAX_LATENCY_US) if took else 0
-
-
-def cycles_of(reader: LogReader) -> dict[int, Cycles]:
+    pace: Pace
+    cycles: dict[int, Cycles] = attrs.field(factory=dict)
     """By epoch, in their order."""
-    found: dict[int, Cycles] = {}
-    for _, decision in reader.decisions():
-        if decision.controller in CONTROLLER_NAMES:
-            continue
+    _timed: int = 0
+    _in_steps: int = 0
+    _took_us: list[int] = attrs.field(factory=list)
+    _positions: dict[str, Positions] = attrs.field(factory=dict)
+    _began_us: dict[int, int] = attrs.field(factory=dict)
+
+    def see(self, decision: Decision) -> None:
+        self._positions.setdefault(decision.controller, Positions()).add(decision.id, decision.frontier)
+        self._began_us[decision.id] = decision.now_us
+        if decision.controller not in CONTROLLER_NAMES:
+            self._note_cycles(decision)
+            return
+        if decision.duration_us:
+            self._timed += 1
+            self._in_steps += (
+                abs((decision.duration_us + STEP_US // 2) % STEP_US - STEP_US // 2) <= STEP_OFF_US
+            )
+        self.pace.decided(decision, USERNAMES[decision.controller])
+        writes = sum(1 for effect in decision.effects if effect.get("rv"))
+        if writes and decision.duration_us and len(self._took_us) < ENOUGH:
+            self._took_us.append(decision.duration_us // writes)
+
+    @property
+    def in_no_time(self) -> bool:
+        """Whether time went in steps, as it does in a simulation, where only waiting takes any."""
+        return self._in_steps * 10 >= self._timed * 9
+
+    def sights(self) -> Sights:
+        found = Sights()
+        for positions in self._positions.values():
+            for number in positions.placed:
+                found.see(self._began_us[number], positions.frontier(number))
+        return found
+
+    @property
+    def latency_us(self) -> int:
+        """What a write took a component when it was quick; 0 when no decision tells it.
+
+        People act on what they see: a second run must not be later with it than the first one was.
+        """
+        took = sorted(self._took_us)
+        return min(took[len(took) // QUICK], MAX_LATENCY_US) if took else 0
+
+    def _note_cycles(self, decision: Decision) -> None:
         for told in decision.effects:
             if "seed" not in told or "cycle" not in told:
                 continue
             epoch = decision.id // IDS_PER_RUN
-            cycles = found.get(epoch) or Cycles(told["seed"])
+            cycles = self.cycles.get(epoch) or Cycles(told["seed"])
             cycles.numbers.setdefault(decision.key, []).append(told["cycle"])
-            found[epoch] = attrs.evolve(cycles, last=max(cycles.last, told["cycle"]))
-    return found
+            self.cycles[epoch] = attrs.evolve(cycles, last=max(cycles.last, told["cycle"]))

@@ -96,7 +96,7 @@ def digest_of(
     running = hashlib.sha256()
 
     def add(*parts: object) -> None:
-        running.update(orjson.dumps(parts))
+        running.update(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS))
 
     for event in events:
         cause = event.cause

@@ -39,11 +39,12 @@ from kcp.machinery.errors import NotFound
 from kcp.node.fleet import Fleet
 from kcp.replay.asking import Asking
 from kcp.replay.changes import Changes, Prepared
+from kcp.replay.constants import scheduler_with
 from kcp.replay.machines import Step
 from kcp.replay.names import Names, NamingTransport
 from kcp.replay.outside import Asked, Cycles, Life, Outside, read
+from kcp.replay.pace import paced
 from kcp.replay.simulation import GIVEN, Given
-from kcp.replay.tripwire import armed
 from kcp.scheduler.profiles import parse_configuration
 from kcp.store.facts import projections
 from kcp.store.open import open_store
@@ -55,8 +56,6 @@ Json = dict[str, Any]
 SEED = 1
 ROOT_CA = "kube-root-ca.crt"
 AT_START_US = 15_000_000
-STEPS, STEPS_PER_EVENT = 1_000_000, 1_000
-"""What a run may take: far more than one does that does not spin."""
 STEPS, STEPS_PER_EVENT = 1_000_000, 1_000
 """What a run may take is far more than any takes that does not spin."""
 """Machines that come this soon after a start belong to it."""
@@ -97,7 +96,7 @@ def rerun(source: str, target: Path, changes: Changes | None = None, *, until: i
     _write_base(source, about.base_rv, target)
     second = _Second(outside, about, target, prepared)
     try:
-        with armed(*prepared.modules):
+        with prepared.in_force():
             run_deterministic(second.run, SEED, limit_steps=STEPS + outside.events * STEPS_PER_EVENT)
     except TooManySteps as spinning:
         raise ValueError(f"the second run does not come to an end: {spinning}") from None
@@ -113,7 +112,8 @@ def simulated(reader: LogReader) -> Given | None:
 
 def _simulated(given: Given, target: Path, prepared: Prepared) -> Again:
     prepared.check_machines([each.name for each in ClusterOptions(nodes=given.nodes).node_specs()])
-    run = given.simulate(store=target, change=prepared.options, foreign=prepared.modules)
+    with scheduler_with(prepared.scheduling):
+        run = given.simulate(store=target, change=prepared.options, foreign=prepared.modules)
     broken = tuple(str(violation) for violation in run.violations)
     refused = tuple(line for line in run.said if not line.endswith(": ok"))
     return Again(target, True, len(run.said), refused, broken)
@@ -223,6 +223,8 @@ class _Second:
 
     async def _live(self, group: TaskGroup, number: int, life: Life) -> None:
         """One control plane, from its start to its end."""
+        if number > 1 or not self.about.base_rv:
+            self.outside.pace.patient_until_us = life.start_us + AT_START_US
         store = open_store(
             self.target, clock=self.clock, inline=True, entropy=SeededEntropy(SEED, "store"),
             projections=projections(FACTS), durable=False,
@@ -245,12 +247,14 @@ class _Second:
     def _options(self, life: Life) -> ClusterOptions:
         recorded = self.outside.machines.at(life.start_us + AT_START_US)
         settings = life.started.get("settings") or {}
+        pace, latency_s = self.outside.pace, self.outside.latency_us / 1e6
         options = ClusterOptions(
             server=self.about.server(life),
             machines=tuple(recorded),
             programs=self.outside.machines.lifetimes.program,
             controller_settings=settings or self.about.settings(),
-            wrap_transport=lambda inner: NamingTransport(inner, self.names, self.outside.latency_us / 1e6),
+            wrap_transport=lambda inner: NamingTransport(inner, self.names, pace, self.clock, latency_s),
+            wrap_queue=lambda name, queue: paced(name, queue, pace, self.clock),
         )
         if settings:
             running = tuple(controller for controller in options.controllers if controller.name in settings)

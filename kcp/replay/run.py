@@ -64,11 +64,7 @@ def remake_all(incident: Incident, only: Sequence[str] = ()) -> Iterator[Result]
 
 
 def _chosen(incident: Incident, only: Sequence[str]) -> list[str]:
-    unknown = sorted(set(only) - set(incident.controllers))
-    if unknown:
-        raise ValueError(
-            f"the log has no decisions of {', '.join(unknown)}; it has {', '.join(incident.controllers)}"
-        )
+    only = incident.named(only)
     table = [controller.name for controller in (*CONTROLLERS, *OFF_BY_DEFAULT)]
     known = [name for name in table if name in incident.positions]
     others = [name for name in incident.controllers if name not in table]

@@ -38,6 +38,7 @@ from kcp.wire.server import ServerTls, address, bind, serve
 
 USER = "kcp-replay"
 DRAIN_S = 1.0
+MAX_PORT = 65_535
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _REVIEWS = ("/apis/authorization.k8s.io/", "/apis/authentication.k8s.io/")
 """What is asked by POST and changes nothing."""
@@ -129,7 +130,7 @@ class Past:
 def serving(place: str, listen: str) -> Iterator[Past]:
     """Serve the log at `place` on HOST:PORT (port 0: a free one) until the block is left. Raises ValueError, OSError."""
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or int(port) > MAX_PORT:
         raise ValueError(f"{listen!r} is not HOST:PORT")
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kcp-replay-")))

@@ -78,7 +78,7 @@ class Session:
     _listeners: list[Callable[[Session], None]] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.ids = self.incident.ids(self.only)
+        self.ids = self.incident.ids(self.incident.named(self.only))
         if not self.ids:
             raise ValueError("the log has no decisions to stand at")
 

@@ -239,7 +239,8 @@ class Simulation:
     async def _rest(self) -> None:
         """Wait until nothing moves any more, then look."""
         broken = self.recording.broken
-        deadline_s = self.clock.monotonic() + REST_WITHIN_S
+        late_s = LATEST_TIMER_S if self._clock_was_wrong() else 0.0
+        deadline_s = self.clock.monotonic() + REST_WITHIN_S + late_s
         reasons = ["it has not been quiet"]
         while self.clock.monotonic() < deadline_s:
             await anyio.sleep(QUIET_S / 3)
@@ -275,7 +276,7 @@ class Simulation:
         """What stays undone; a timer may be due this very moment, one that was set by a wrong clock as late as that was wrong."""
         found: list[str] = []
         waits = [CATCH_UP_S] * UNDONE_TRIES
-        if any(key.startswith("clock-jump/") for key in self.faults.fired):
+        if self._clock_was_wrong():
             waits.append(LATEST_TIMER_S)
         for wait_s in (*waits, 0.0):
             found = list(rest.unfinished_plans(cluster.server, cluster.runs))
@@ -283,6 +284,10 @@ class Simulation:
                 break
             await anyio.sleep(wait_s)
         return found
+
+    def _clock_was_wrong(self) -> bool:
+        """Then whatever waits since a moment that was an hour ahead waits an hour longer, as it does in Kubernetes."""
+        return any(key.startswith("clock-jump/") for key in self.faults.fired)
 
     async def _stale_caches(self, cluster: Cluster) -> list[str]:
         """Caches that stay behind; heartbeats go on, so one that waits to list again may be a little late."""

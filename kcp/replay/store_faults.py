@@ -108,6 +108,7 @@ class Daemon:
     faults: Faults
     shared: bool = True
     ahead_us: int = 0
+    depth: int = 1
 
     @property
     def name(self) -> str:

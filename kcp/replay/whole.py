@@ -36,7 +36,6 @@ from kcp.replay.outcome import Outcome, outcome, table
 from kcp.replay.parting import Parting, parting
 from kcp.replay.parting import told as parting_told
 from kcp.replay.reexecution import Again, rerun, simulated
-from kcp.replay.tripwire import armed
 from kcp.store.reader import LogReader
 
 Json = dict[str, Any]
@@ -139,7 +138,7 @@ def _outcomes(asked: Whole, runs: Mapping[str, Again]) -> dict[str, Outcome]:
 def decided_otherwise(source: str, prepared: Prepared) -> dict[str, list[Result]]:
     """Every recorded decision of each controller that is another one, or has other settings, made again."""
     found: dict[str, list[Result]] = {}
-    with Incident.open(source) as incident, armed(*prepared.modules):
+    with Incident.open(source) as incident, prepared.in_force():
         for name in dict.fromkeys([*prepared.controllers, *prepared.settings]):
             controller: Controller = prepared.controllers.get(name) or by_name(name)
             remaker = Remaker(incident, controller, prepared.settings.get(name))

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from kcp.apis.semantics import nodes as node_facts
 from kcp.apis.semantics import pods, taints
 from kcp.machinery import meta
-from kcp.scheduler.dra.devices import DEVICE_KINDS, Devices
+from kcp.scheduler.dra.devices import CLASSES, DEVICE_KINDS, Devices
+from kcp.scheduler.dra.extended import class_by_resource
 from kcp.scheduler.pod_class import (
     BASE_RESOURCES,
     PodClass,
@@ -43,6 +44,7 @@ Weigh = Callable[[PodClass], int]
 Account = Callable[[PodInfo, int], None]
 """Told of each pod that comes onto a node (1) or leaves one (-1)."""
 
+ATTACHMENTS = "volumeattachments.storage.k8s.io"
 RESOURCES = (
     "pods",
     "nodes",
@@ -58,6 +60,7 @@ RESOURCES = (
     "csinodes.storage.k8s.io",
     "csidrivers.storage.k8s.io",
     "csistoragecapacities.storage.k8s.io",
+    ATTACHMENTS,
     *DEVICE_KINDS,
 )
 """Everything a decision may depend on."""
@@ -148,8 +151,17 @@ class ClusterState:
         self.nominations: dict[str, dict[str, PodInfo]] = {}
         self.assumed: dict[str, str] = {}
         self.nominated_here: dict[str, str] = {}
+        self.attachments: dict[str, dict[str, Json]] = {}
+        """By node: what is attached to it, or about to be, or still."""
         self.reserved: dict[str, str] = {}
+        """Volume -> the claim that is being bound to it."""
+        self.selecting: dict[str, str] = {}
+        """Claim -> the node for which a volume is being asked for."""
+        self.together: frozenset[str] = frozenset()
+        """The pods of the gang that is being tried: claims that one of them gets are all of theirs."""
         self.devices = Devices()
+        self.device_classes: dict[str, str] = {}
+        """Extended resource -> the DeviceClass that serves it on nodes which do not offer it themselves."""
         self.accounts: list[Account] = []
         self.evicting: dict[str, tuple[str, ...]] = {}
         self.guard: dict[str, int] = {}
@@ -199,8 +211,28 @@ class ClusterState:
                 self._namespace_changed(key)
         elif resource == "poddisruptionbudgets.policy":
             self.budgets_version += 1
+        elif resource == ATTACHMENTS:
+            self._attached(key, before, new)
         elif resource in DEVICE_KINDS:
             self.devices.apply(resource, key, before, new)
+            if resource == CLASSES:
+                self._classes_changed(objects)
+
+    def _attached(self, key: str, before: Json | None, new: Json | None) -> None:
+        for attachment in (before, new):
+            if attachment is not None:
+                node = (attachment.get("spec") or {}).get("nodeName") or ""
+                self.attachments.setdefault(node, {}).pop(key, None)
+                if attachment is new:
+                    self.attachments[node][key] = attachment
+                elif not self.attachments[node]:
+                    del self.attachments[node]
+
+    def _classes_changed(self, classes: Mapping[str, Json]) -> None:
+        serving = class_by_resource(classes.values())
+        if serving != self.device_classes:
+            self.device_classes = serving
+            self._bump()
 
     def namespace_labels(self, namespace: str) -> Mapping[str, str]:
         found = self.objects["namespaces"].get(namespace)

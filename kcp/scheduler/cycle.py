@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kcp.base.values import frozen
 from kcp.scheduler.cluster_state import ClusterState
+from kcp.scheduler.dra.extended import backed
 from kcp.scheduler.extender import NAME as EXTENDER
 from kcp.scheduler.framework import status as texts
 from kcp.scheduler.framework.plugin import ALL, Codes, Cycle, Rejected
@@ -163,6 +164,8 @@ def is_simple(framework: Framework, cache: ClassCache, info: PodInfo) -> bool:
         constraints = plugins.spread.constraints(framework, cls)
         if constraints.hard or constraints.soft:
             return False
+    if state.device_classes and backed(cls.shape, state.device_classes):
+        return False
     spec = info.pod["spec"]
     return not spec.get("nodeName") and not spec.get("resourceClaims")
 

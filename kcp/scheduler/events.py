@@ -53,6 +53,9 @@ class Follower:
         if old is not None and new is not None and meta.uid(old) != meta.uid(new):
             self.follow(resource, old, None)
             old = None
+        if resource == "pods" and self._concerns_another(new if new is not None else old):
+            self._another(old, new)
+            return
         self._state.apply(resource, old, new)
         recheck = self._own.follow(resource, old, new) if self._own is not None else ()
         if resource == "pods":
@@ -64,6 +67,22 @@ class Follower:
         if recheck:
             self._queue.recheck(recheck, self._now_us())
         self._wake()
+
+    def _concerns_another(self, pod: Json | None) -> bool:
+        """Whether the pod takes no room and some other scheduler places it: no decision of ours depends on it."""
+        assert pod is not None
+        spec = pod["spec"]
+        return (
+            not spec.get("nodeName")
+            and bool(self._names)
+            and (spec.get("schedulerName") or DEFAULT_NAME) not in self._names
+        )
+
+    def _another(self, old: Json | None, new: Json | None) -> None:
+        due_us = self.unclaimed.due_us()
+        self._waiting(old, new)
+        if self.unclaimed.due_us() != due_us:
+            self._wake()
 
     def _move(self, resource: str, actions: tuple[Action, ...], old: Json | None, new: Json | None) -> None:
         self._queue.move(ClusterEvent(resource, actions, old, new), self._now_us())

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import base64
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -145,21 +146,21 @@ class ExtenderCalls:
         error = _field(answer, "Error")
         if error:
             raise ExtenderFailed(str(error))
-        return Filtered(
-            _passed(extender, answer, nodes),
-            _field(answer, "FailedNodes") or {},
-            _field(answer, "FailedAndUnresolvableNodes") or {},
-        )
+        with _understood(extender, extender.filter_verb):
+            return Filtered(
+                _passed(extender, answer, nodes),
+                dict(_field(answer, "FailedNodes") or {}),
+                dict(_field(answer, "FailedAndUnresolvableNodes") or {}),
+            )
 
     async def prioritize(self, extender: Extender, pod: Json, nodes: Mapping[str, Json]) -> dict[str, int]:
         """Weighted and stretched scores by node."""
         answer = await self._send(extender, extender.prioritize_verb, _arguments(extender, pod, nodes))
         scores: dict[str, int] = {}
-        for row in answer or ():
-            host = str(_field(row, "Host") or "")
-            scores[host] = (
-                scores.get(host, 0) + int(_field(row, "Score") or 0) * extender.weight * SCORE_FACTOR
-            )
+        with _understood(extender, extender.prioritize_verb):
+            for row in answer or ():
+                host, score = str(_field(row, "Host") or ""), int(_field(row, "Score") or 0)
+                scores[host] = scores.get(host, 0) + score * extender.weight * SCORE_FACTOR
         return scores
 
     async def preempt(
@@ -167,14 +168,15 @@ class ExtenderCalls:
     ) -> dict[str, tuple[list[str], int]]:
         """node -> (uids of the victims, broken budgets) for the nodes that remain."""
         answer = await self._send(extender, extender.preempt_verb, _preemption(extender, pod, victims))
-        kept: Mapping[str, Json] = _field(answer, "NodeNameToMetaVictims") or {}
-        return {
-            node: (
-                [str(_field(p, "UID") or "") for p in _field(row, "Pods") or ()],
-                int(_field(row, "NumPDBViolations") or 0),
-            )
-            for node, row in sorted(kept.items())
-        }
+        with _understood(extender, extender.preempt_verb):
+            kept: dict[str, Json] = dict(_field(answer, "NodeNameToMetaVictims") or {})
+            return {
+                node: (
+                    [str(_field(p, "UID") or "") for p in _field(row, "Pods") or ()],
+                    int(_field(row, "NumPDBViolations") or 0),
+                )
+                for node, row in sorted(kept.items())
+            }
 
     async def bind(self, extender: Extender, pod: Json, node: str) -> None:
         body = {
@@ -212,6 +214,18 @@ class ExtenderCalls:
             return orjson.loads(response.body)
         except ValueError as error:
             raise ExtenderFailed(f"{verb} of extender at URL {url}: {error}") from error
+
+
+@contextmanager
+def _understood(extender: Extender, verb: str) -> Iterator[None]:
+    """An answer of another form than it should have is a failure of the extender, no fault of ours."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        url = extender.verb_url(verb)
+        raise ExtenderFailed(
+            f"{verb} of extender at URL {url}: its answer makes no sense: {error}"
+        ) from error
 
 
 def _field(document: Any, name: str) -> Any:

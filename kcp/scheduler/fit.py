@@ -24,6 +24,7 @@ from kcp.base.values import frozen
 from kcp.machinery import meta
 from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.cycle import Decision, decide, pre_filter
+from kcp.scheduler.dra.extended import is_special_key
 from kcp.scheduler.explain import NodeVerdict, explain
 from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.framework.runtime import Framework
@@ -80,6 +81,7 @@ def fit(framework: Framework, pod: Json, *, cycle: int, seed: int, most: int | N
             if not decision.node:
                 return _stopped(framework, asked, placed, cycle, seed, decision)
             state.assume(asked.uid, decision.node)
+            stack.enter_context(_devices_taken(state, asked.uid, decision))
             placed[decision.node] += 1
             cycle += 1
             if sum(placed.values()) == most:
@@ -99,6 +101,18 @@ def _one_more(state: ClusterState, pod: Json, number: int) -> Iterator[PodInfo]:
         yield state.pods[uid]
     finally:
         state.apply("pods", copy, None)
+
+
+@contextmanager
+def _devices_taken(state: ClusterState, uid: str, decision: Decision) -> Iterator[None]:
+    """Those of extended resources: every copy has a claim of its own for them."""
+    taken = {key: found for key, found in decision.allocations.items() if is_special_key(key)}
+    state.devices.take(uid, taken)
+    try:
+        yield
+    finally:
+        for key in taken:
+            state.devices.give_back(key)
 
 
 def _by_room(framework: Framework, asked: PodInfo) -> Ints | None:

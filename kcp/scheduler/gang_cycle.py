@@ -1,7 +1,8 @@
 """A gang's attempt: its pods are decided on one after the other, each counting on those before it; all or none.
 
     trial:  decide, count on a node, decide the next …      until minCount pods have a place, or cannot have one
-    bound:  the minimum fits                                  one atomic batch; further pods come after it, one by one
+    bound:  the minimum fits                                  volumes and devices of all, then one atomic batch; further
+                                                              pods come after it, one by one
     room:   it fits once pods of lower priority are gone      they are evicted, the places are kept by nominations
     none:   it does not fit                                   nothing is evicted, nothing is kept, every pod waits
 
@@ -15,7 +16,7 @@ them (`tried`) and without those that it had taken away (`taken`). Decisions tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import attrs
 
@@ -23,9 +24,13 @@ from kcp.machinery import meta
 from kcp.machinery.errors import go_quote
 from kcp.scheduler import profiles
 from kcp.scheduler.binding import Binding
-from kcp.scheduler.cycle import Decision
+from kcp.scheduler.cluster_state import ClusterState
+from kcp.scheduler.cycle import Answers, Decision
 from kcp.scheduler.dra.binding import claims_to_bind
+from kcp.scheduler.dra.claims import has_claims
+from kcp.scheduler.events import Follower
 from kcp.scheduler.framework.plugin import Cycle
+from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.plugins.gang_scheduling import (
     MAKING_ROOM,
     NAME,
@@ -35,16 +40,69 @@ from kcp.scheduler.plugins.gang_scheduling import (
 )
 from kcp.scheduler.plugins.volume_binding import Provision, plans_for
 from kcp.scheduler.pod_class import PodInfo
+from kcp.scheduler.pre_bind import Gang
 from kcp.scheduler.preemption import TERMINATING, not_eligible
-from kcp.scheduler.queue import QueuedPod
+from kcp.scheduler.queue import QueuedPod, SchedulingQueue
 from kcp.scheduler.volumes import reserve, unreserve
-from kcp.scheduler.writes import GroupStatusWrite, StatusWrite, group_says
-
-if TYPE_CHECKING:
-    from kcp.scheduler.scheduler import Scheduler
+from kcp.scheduler.writes import GroupStatusWrite, StatusWrite, Write, group_says
 
 Json = dict[str, Any]
 Outcome = Literal["bound", "room", "none"]
+
+
+class Host(Protocol):
+    """Who tries gangs: the scheduler, or somebody who asks what it would have done."""
+
+    forgot: list[str]
+    unschedulable: int
+    gangs_to_prepare: list[Gang]
+
+    @property
+    def state(self) -> ClusterState: ...
+
+    @property
+    def queue(self) -> SchedulingQueue: ...
+
+    @property
+    def clock(self) -> Monotonic: ...
+
+    @property
+    def writes(self) -> Background: ...
+
+    @property
+    def follower(self) -> Follower: ...
+
+    def framework(self, info: PodInfo) -> Framework: ...
+
+    def decide(self, queued: QueuedPod, info: PodInfo, now_us: int) -> Decision | None: ...
+
+    def record(
+        self,
+        profile: str,
+        queued: QueuedPod,
+        info: PodInfo,
+        decision: Decision,
+        now_us: int,
+        started_s: float,
+        answers: Answers | None,
+        extra: Json | None = None,
+    ) -> int: ...
+
+    def rejected(
+        self, queued: QueuedPod, info: PodInfo, decision: Decision, number: int, now_us: int
+    ) -> None: ...
+
+    def error(self, queued: QueuedPod, pod: Json, text: str, now_us: int) -> None: ...
+
+    def tell(self, pod: Json, reason: str, text: str, nominated: str | None, number: int) -> None: ...
+
+
+class Monotonic(Protocol):
+    def monotonic(self) -> float: ...
+
+
+class Background(Protocol):
+    def put(self, write: Write) -> None: ...
 
 
 @attrs.define(eq=False)
@@ -60,7 +118,7 @@ class Member:
     started_s: float = 0.0
     number: int = 0
 
-    def put(self, scheduler: Scheduler) -> None:
+    def put(self, scheduler: Host) -> None:
         """Count the pod on its place, and its victims no more."""
         state = scheduler.state
         assert self.decision is not None
@@ -74,9 +132,9 @@ class Member:
         state.assume(self.info.uid, self.place)
         state.devices.take(self.info.uid, self.decision.allocations)
         if self.plans:
-            reserve(state, self.plans)
+            reserve(state, self.plans, self.place)
 
-    def undo(self, scheduler: Scheduler) -> None:
+    def undo(self, scheduler: Host) -> None:
         state = scheduler.state
         if self.plans:
             unreserve(state, self.plans)
@@ -116,7 +174,7 @@ class Trial:
 
 
 def attempt(
-    scheduler: Scheduler, gangs: GangScheduling, group: str, first: QueuedPod, now_us: int
+    scheduler: Host, gangs: GangScheduling, group: str, first: QueuedPod, now_us: int
 ) -> list[list[Binding]]:
     """Try the gang whose pod came up. Returns bindings, each list to be committed by itself; the queue has everybody else."""
     if gangs.gate(scheduler.state.pods[first.uid].pod):
@@ -140,12 +198,12 @@ def attempt(
     return _ACT[outcome](scheduler, gangs, trial, now_us)
 
 
-def _queued(scheduler: Scheduler, gangs: GangScheduling, group: str) -> list[QueuedPod]:
+def _queued(scheduler: Host, gangs: GangScheduling, group: str) -> list[QueuedPod]:
     pods = scheduler.queue.pods
     return [pods[info.uid] for info in gangs.members(group) if info.uid in pods]
 
 
-def _members(scheduler: Scheduler, gangs: GangScheduling, group: str, first: QueuedPod) -> list[Member]:
+def _members(scheduler: Host, gangs: GangScheduling, group: str, first: QueuedPod) -> list[Member]:
     """Every pod of the gang that can be tried now, out of the queue, in the order in which they are decided on."""
     found = []
     for info in gangs.members(group):
@@ -158,7 +216,7 @@ def _members(scheduler: Scheduler, gangs: GangScheduling, group: str, first: Que
     return sorted(found, key=lambda m: (-m.info.priority, m.queued.added_us))
 
 
-def _one_profile(scheduler: Scheduler, members: Sequence[Member], now_us: int) -> bool:
+def _one_profile(scheduler: Host, members: Sequence[Member], now_us: int) -> bool:
     names = [m.info.pod["spec"].get("schedulerName") or profiles.DEFAULT_NAME for m in members]
     other = next((name for name in names if name != names[0]), None)
     if other is None:
@@ -175,15 +233,18 @@ def _one_profile(scheduler: Scheduler, members: Sequence[Member], now_us: int) -
 # --- the trial ---
 
 
-def _try(scheduler: Scheduler, trial: Trial, now_us: int) -> Trial:
+def _try(scheduler: Host, trial: Trial, now_us: int) -> Trial:
     """Decide until enough pods have a place, or too few can get one. Leaves the placed ones counted."""
     placed, left = 0, len(trial.members)
+    state = scheduler.state
     for member in trial.members:
         if placed >= trial.missing or placed + left < trial.missing:
             break
         left -= 1
-        member.started_s = scheduler.clock.monotonic()
+        member.started_s = member.queued.started_s = scheduler.clock.monotonic()
+        state.together = frozenset(other.info.uid for other in trial.placed)
         member.decision = scheduler.decide(member.queued, member.info, now_us)
+        state.together = frozenset()
         if member.decision is None:
             trial.failed = member
             break
@@ -195,7 +256,7 @@ def _try(scheduler: Scheduler, trial: Trial, now_us: int) -> Trial:
     return trial
 
 
-def _place(scheduler: Scheduler, member: Member) -> str:
+def _place(scheduler: Host, member: Member) -> str:
     """Where the pod is to run: now, once its victims are gone, or once those of an earlier attempt are."""
     decision = member.decision
     assert decision is not None
@@ -209,18 +270,21 @@ def _place(scheduler: Scheduler, member: Member) -> str:
     return member.info.nominated if not_eligible(cycle, decision.diagnosis) == TERMINATING else ""
 
 
-def _broke_down(scheduler: Scheduler, trial: Trial, now_us: int) -> None:
+def _broke_down(scheduler: Host, trial: Trial, now_us: int) -> None:
     assert trial.failed is not None
     text = f"failed to schedule other pod from a pod group: {trial.failed.queued.key}"
     for member in (*trial.tried, *trial.rest):
         scheduler.error(member.queued, member.info.pod, text, now_us)
 
 
-def _record(scheduler: Scheduler, trial: Trial, outcome: Outcome, now_us: int) -> None:
+def _record(scheduler: Host, trial: Trial, outcome: Outcome, now_us: int) -> None:
     """Go through the trial once more, this time for the log. Of what is bound, the pods stay counted."""
     taken: list[str] = []
+    before: list[str] = []
     for member in trial.tried:
         extra: Json = {"gang": trial.group}
+        if before and has_claims(member.info.pod):
+            extra["together"] = list(before)
         if taken:
             extra["taken"] = list(taken)
         if outcome != "bound" and member.place:
@@ -235,6 +299,7 @@ def _record(scheduler: Scheduler, trial: Trial, outcome: Outcome, now_us: int) -
         )  # fmt: skip
         if member.place:
             member.put(scheduler)
+            before.append(member.info.uid)
             taken += [victim.uid for victim, _ in member.taken]
     if outcome == "bound":
         return
@@ -246,38 +311,41 @@ def _record(scheduler: Scheduler, trial: Trial, outcome: Outcome, now_us: int) -
 # --- what comes of it ---
 
 
-def _bound(scheduler: Scheduler, gangs: GangScheduling, trial: Trial, now_us: int) -> list[list[Binding]]:
+def _bound(scheduler: Host, gangs: GangScheduling, trial: Trial, now_us: int) -> list[list[Binding]]:
     gangs.settled(trial.group)
-    bindings: list[Binding] = []
+    members: list[tuple[Binding, list[Provision]]] = []
     for member in trial.tried:
         assert member.decision is not None
         if not member.place:
             scheduler.rejected(member.queued, member.info, member.decision, member.number, now_us)
             continue
-        claims = claims_to_bind(scheduler.state, member.info.pod, member.decision.allocations)
+        claims = claims_to_bind(scheduler.state, member.info, member.place, member.decision.allocations)
         binding = Binding(member.queued, member.info.pod, member.place, member.number, trial.group, claims)
-        if member.plans or claims:
-            scheduler.with_volumes.append((binding, member.plans))
-        else:
-            bindings.append(binding)
-    _tell_group(scheduler, gangs, trial, "Scheduled", "")
+        members.append((binding, member.plans))
+    bindings = [binding for binding, _ in members]
     waiting = [member.queued for member in trial.rest]
-    gangs.committing[trial.group] = Committing([binding.queued.uid for binding in bindings], waiting)
+    uids = [binding.queued.uid for binding in bindings]
+    gangs.committing[trial.group] = Committing(uids, waiting, _newest(trial))
+    if any(plans or binding.claims for binding, plans in members):
+        scheduler.gangs_to_prepare.append(members)
+        return []
     return [bindings]
 
 
-def go_on(scheduler: Scheduler, gangs: GangScheduling) -> None:
-    """Pods beyond a gang's minimum are tried once it is in the log; with the others again when it is not."""
+def go_on(scheduler: Host, gangs: GangScheduling) -> None:
+    """Once a gang is in the log that is said, and pods beyond its minimum are tried; with the others again when it is not."""
     for group, under_way in list(gangs.committing.items()):
         pods = [scheduler.queue.pods.get(uid) for uid in under_way.uids]
         if any(queued is not None and queued.place == "flight" for queued in pods):
             continue
         del gangs.committing[group]
+        if gangs.placed(group) >= gangs.minimum(group) > 0:
+            _tell_group(scheduler, gangs, group, under_way.decision, "Scheduled", "")
         for queued in under_way.waiting:
             scheduler.queue.keep_out(queued)
 
 
-def _room(scheduler: Scheduler, gangs: GangScheduling, trial: Trial, now_us: int) -> list[list[Binding]]:
+def _room(scheduler: Host, gangs: GangScheduling, trial: Trial, now_us: int) -> list[list[Binding]]:
     for member in trial.tried:
         assert member.decision is not None
         if member.decision.victims or not member.place:
@@ -289,11 +357,11 @@ def _room(scheduler: Scheduler, gangs: GangScheduling, trial: Trial, now_us: int
             _wait(scheduler, member, MAKING_ROOM, member.place, now_us)
     for member in trial.rest:
         _wait(scheduler, member, MAKING_ROOM, None, now_us)
-    _tell_group(scheduler, gangs, trial, "Unschedulable", MAKING_ROOM)
+    _tell_group(scheduler, gangs, trial.group, _newest(trial), "Unschedulable", MAKING_ROOM)
     return []
 
 
-def _none(scheduler: Scheduler, gangs: GangScheduling, trial: Trial, now_us: int) -> list[list[Binding]]:
+def _none(scheduler: Host, gangs: GangScheduling, trial: Trial, now_us: int) -> list[list[Binding]]:
     oldest = min(member.queued.added_us for member in trial.members)
     keeps = gangs.reserves(trial.group, oldest, now_us)
     for member in trial.tried:
@@ -306,7 +374,7 @@ def _none(scheduler: Scheduler, gangs: GangScheduling, trial: Trial, now_us: int
         _wait(scheduler, member, UNPLACED, None if keeps else _no_more(member), now_us)
     scheduled, left = gangs.placed(trial.group) + len(trial.placed), len(trial.rest)
     text = f"minCount ({gangs.minimum(trial.group)}) cannot be satisfied: {scheduled} scheduled, {left} remaining"
-    _tell_group(scheduler, gangs, trial, "Unschedulable", text)
+    _tell_group(scheduler, gangs, trial.group, _newest(trial), "Unschedulable", text)
     return []
 
 
@@ -318,7 +386,7 @@ def _no_more(member: Member) -> str | None:
     return "" if member.info.nominated else None
 
 
-def _wait(scheduler: Scheduler, member: Member, text: str, nominated: str | None, now_us: int) -> None:
+def _wait(scheduler: Host, member: Member, text: str, nominated: str | None, now_us: int) -> None:
     """Back into the queue, to be taken along when another pod of the gang comes up."""
     scheduler.unschedulable += 1
     if nominated:
@@ -329,14 +397,14 @@ def _wait(scheduler: Scheduler, member: Member, text: str, nominated: str | None
     scheduler.tell(member.info.pod, "Unschedulable", text, nominated, member.number)
 
 
-def end_reservation(scheduler: Scheduler, gangs: GangScheduling, now_us: int) -> None:
+def end_reservation(scheduler: Host, gangs: GangScheduling, now_us: int) -> None:
     """Give back the room that was kept for a gang."""
     for info in gangs.end_reservation(now_us):
         _withdraw(scheduler, info)
         scheduler.writes.put(StatusWrite(info.pod, "", "", "", 0))
 
 
-def _withdraw(scheduler: Scheduler, info: PodInfo) -> None:
+def _withdraw(scheduler: Host, info: PodInfo) -> None:
     """The room that was kept for the pod is there for others, who are told so."""
     node = info.nominated
     scheduler.state.nominate(info.uid, "")
@@ -344,13 +412,18 @@ def _withdraw(scheduler: Scheduler, info: PodInfo) -> None:
         scheduler.follower.unassumed(info.pod, node)
 
 
-def _tell_group(scheduler: Scheduler, gangs: GangScheduling, trial: Trial, reason: str, message: str) -> None:
-    group = gangs.object(trial.group)
-    if group is None:
+def _newest(trial: Trial) -> int:
+    return max((member.number for member in trial.tried), default=0)
+
+
+def _tell_group(
+    scheduler: Host, gangs: GangScheduling, group: str, decision: int, reason: str, message: str
+) -> None:
+    obj = gangs.object(group)
+    if obj is None:
         return
-    number = max((member.number for member in trial.tried), default=0)
-    write = GroupStatusWrite(group, reason, message, number)
-    if not group_says(group, write):
+    write = GroupStatusWrite(obj, reason, message, decision)
+    if not group_says(obj, write):
         scheduler.writes.put(write)
 
 

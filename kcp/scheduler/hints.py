@@ -14,9 +14,10 @@ from kcp.apis.semantics.declared_features import required_features
 from kcp.apis.semantics.resource_claims import claim_statuses
 from kcp.base.values import frozen
 from kcp.machinery import meta
-from kcp.scheduler.cluster_state import RESOURCES, ClusterState
+from kcp.scheduler.cluster_state import ATTACHMENTS, RESOURCES, ClusterState
 from kcp.scheduler.dra.claims import ClaimUnusable, claims_of
 from kcp.scheduler.dra.devices import CLAIMS, CLASSES, SLICES, allocation_of
+from kcp.scheduler.dra.extended import backed, is_special, owner_of
 from kcp.scheduler.pod_class import PodInfo, claim_names
 
 Json = dict[str, Any]
@@ -197,6 +198,17 @@ def device_claim_changed(state: ClusterState, info: PodInfo, event: ClusterEvent
     return old is None or old.get("status") != new.get("status")
 
 
+def own_special_claim_gone(state: ClusterState, info: PodInfo, event: ClusterEvent) -> bool:
+    """The claim that was made for its extended resources in an attempt that failed."""
+    return is_special(event.object) and owner_of(event.object) == info.uid
+
+
+def class_serves(state: ClusterState, info: PodInfo, event: ClusterEvent) -> bool:
+    """The class stands behind an extended resource that the pod asks for."""
+    served = backed(info.cls.shape, state.device_classes)
+    return any(state.device_classes[name] == meta.name(event.object) for name in served)
+
+
 _POD, _NODE = "pods", "nodes"
 _CLAIM, _VOLUME = "persistentvolumeclaims", "persistentvolumes"
 _CLASS, _CSI_NODE = "storageclasses.storage.k8s.io", "csinodes.storage.k8s.io"
@@ -214,6 +226,7 @@ HINTS: Mapping[str, tuple[tuple[str, tuple[Action, ...], Hint], ...]] = {
     "NodeResourcesFit": (
         (_POD, ("delete", "scale down"), always),
         (_NODE, ("add", "allocatable"), node_can_fit),
+        (CLASSES, ("add", "update"), class_serves),
     ),
     "NodeAffinity": ((_NODE, ("add", "label"), node_selected_now),),
     "NodeName": ((_NODE, ("add",), always),),
@@ -239,6 +252,7 @@ HINTS: Mapping[str, tuple[tuple[str, tuple[Action, ...], Hint], ...]] = {
         (_CSI_NODE, ("add", "update"), always),
         (_POD, ("delete",), used_volumes),
         (_CLAIM, ("add",), own_claim),
+        (ATTACHMENTS, ("delete",), always),
     ),
     "VolumeZone": (*_STORAGE, (_NODE, ("add", "label"), always)),
     "TenantQueue": (
@@ -253,6 +267,7 @@ HINTS: Mapping[str, tuple[tuple[str, tuple[Action, ...], Hint], ...]] = {
     "DynamicResources": (
         (_NODE, ("add", "label", "allocatable"), always),
         (CLAIMS, ("add", "update"), device_claim_changed),
+        (CLAIMS, ("delete",), own_special_claim_gone),
         (CLASSES, ("add", "update"), always),
         (SLICES, ("add", "update"), always),
     ),

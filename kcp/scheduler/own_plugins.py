@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from kcp.client.client import Client
 from kcp.machinery import meta
 from kcp.scheduler import gang_cycle
 from kcp.scheduler.cluster_state import POD_GROUPS, ClusterState
@@ -17,12 +18,14 @@ from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.framework.status import event_text
 from kcp.scheduler.gates import Gates, PreEnqueue
 from kcp.scheduler.plugin_table import GANG_SCHEDULING, NODE_FAILURE_GUARD, TENANT_QUEUE
+from kcp.scheduler.plugins import guard_memory
 from kcp.scheduler.plugins.gang_scheduling import GangScheduling
 from kcp.scheduler.plugins.node_failure_guard import NodeFailureGuard, parse_guard
 from kcp.scheduler.pod_class import PodInfo
 from kcp.scheduler.profiles import Configuration, Profile
 from kcp.scheduler.queue import QueuedPod
 from kcp.scheduler.tenant_order import TenantOrder
+from kcp.scheduler.writes import Memory
 
 if TYPE_CHECKING:
     from kcp.scheduler.scheduler import Scheduler
@@ -52,6 +55,7 @@ class OwnPlugins:
         now_us: Callable[[], int],
     ) -> None:
         self._state = state
+        self._scheduler = configuration.profiles[0].name
         self.gangs = _gangs(configuration, state)
         self.guard = _guard(configuration, state, now_us)
         self.order = _order(configuration, state, frameworks)
@@ -80,6 +84,7 @@ class OwnPlugins:
             self.guard.follow(resource, old, new)
         if resource == "pods" and new is None and old is not None:
             self._state.evicting.pop(meta.uid(old), None)
+            self.gates.forget(meta.uid(old))
         return self.gangs.follow(resource, old, new) if self.gangs is not None else ()
 
     def takes(self, scheduler: Scheduler, queued: QueuedPod, info: PodInfo, now_us: int) -> bool:
@@ -113,6 +118,11 @@ class OwnPlugins:
             state.evicting[info.uid] = tuple(victim.uid for victim in decision.victims)
         return gang_cycle.preemptor_of(self.gangs, info.pod) if self.gangs is not None else ""
 
+    async def recall(self, client: Client) -> None:
+        """What must be known before anything is decided. The caches stand."""
+        if self.guard is not None:
+            self.guard.recall(await guard_memory.read(client))
+
     def due_us(self) -> list[int]:
         """When there is something to do next."""
         ends = self.gangs.reservation_ends_us() if self.gangs is not None else None
@@ -129,6 +139,9 @@ class OwnPlugins:
         if self.guard is not None:
             freed = self.guard.tick(now_us)
             scheduler.queue.recheck(self.guard.held_pods(freed), now_us)
+            if self.guard.untold:
+                memory = guard_memory.config_map(self.guard.records())
+                scheduler.writes.put(Memory(memory, self._scheduler))
         for uid in self.gates.due(now_us):
             self._say_why(scheduler, uid)
 

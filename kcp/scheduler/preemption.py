@@ -25,6 +25,7 @@ from kcp.scheduler.pod_class import PodInfo
 
 Json = dict[str, Any]
 
+NAME = "DefaultPreemption"
 PREFIX = "preemption: "
 NEVER = "not eligible due to preemptionPolicy=Never."
 TERMINATING = "not eligible due to a terminating pod on the nominated node."
@@ -91,7 +92,7 @@ def post_filter(
         devices = framework.plugins.devices
         said, freed = (texts.NO_CLAIMS_TO_DEALLOCATE, "") if devices is None else devices.to_deallocate(cycle)
         reasons.append(said)
-    if "DefaultPreemption" not in steps:
+    if NAME not in steps:
         return After(tuple(reasons), deallocated=freed)
     after = _preempt(framework, cycle, diagnosis, number, seed, answers)
     if after.victims:

@@ -10,7 +10,9 @@ Source: k8s v1.36 pkg/scheduler/backend/queue.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Literal
 
 import attrs
@@ -18,6 +20,16 @@ import attrs
 from kcp.apis.semantics.resource_claims import claim_statuses
 from kcp.base.heap import KeyedHeap
 from kcp.machinery import meta
+from kcp.scheduler.event_labels import (
+    BACKOFF_OVER,
+    FAILURE,
+    OWN_UPDATE,
+    POD_ADD,
+    TOO_LONG,
+    UNGATED,
+    VICTIMS_GONE,
+    event_label,
+)
 from kcp.scheduler.hints import OWN_CHANGES, ClusterEvent, interested, own_changes
 
 Json = dict[str, Any]
@@ -26,7 +38,8 @@ Place = Literal["active", "backoff", "errors", "unschedulable", "gated", "flight
 SECOND_US = 1_000_000
 MAX_UNSCHEDULABLE_US = 300 * SECOND_US
 FLUSH_EVERY_US = 30 * SECOND_US
-MAX_IN_FLIGHT_EVENTS = 100_000
+MAX_IN_FLIGHT_EVENTS = 20_000
+"""What a pod in flight may miss; one that missed more, as one that waits for its volumes can, is tried again."""
 SCHEDULING_GATES = ("SchedulingGates",)
 
 
@@ -50,12 +63,19 @@ class QueuedPod:
     trigger: str = "event"
     why: str = ""
     """What keeps a gated pod out."""
+    first_us: int = -1
+    """Since when it may be tried."""
+    started_s: float = 0.0
+    """When the attempt under way began, on the monotonic clock."""
 
 
 Gate = Callable[[Json], tuple[str, str] | None]
 """pod -> (plugin, why) when it must not enter the active queue yet."""
 HintCheck = Callable[[QueuedPod, ClusterEvent, list[Any]], bool]
 """(pod, event, hints of the rejecting plugin) -> whether the event can help. The owner knows the state."""
+
+
+def _nobody_counts(queue: str, event: str) -> None: ...
 
 
 class SchedulingQueue:
@@ -68,8 +88,10 @@ class SchedulingQueue:
         max_backoff_s: float = 10.0,
         gate: Gate | None = None,
         active: KeyedHeap[str, QueuedPod] | None = None,
+        came: Callable[[str, str], None] = _nobody_counts,
     ) -> None:
-        """`active` is an order of the active queue other than by priority and time."""
+        """`active` is an order of the active queue other than by priority and time; `came` counts who comes where and why."""
+        self._came = came
         self._check = check
         self._gate = gate
         self._initial_us = int(initial_backoff_s * SECOND_US)
@@ -82,7 +104,10 @@ class SchedulingQueue:
         self._waiting: dict[str, QueuedPod] = {}
         self._by_plugin: dict[str, dict[str, QueuedPod]] = {}
         self._flight: dict[str, int] = {}
-        self._events: list[ClusterEvent] = []
+        """Since which event, by its number, each pod is in flight; the first has been there for longest."""
+        self._events: deque[ClusterEvent] = deque()
+        self._dropped = 0
+        """How many events came before those that are kept."""
         self._flushed_us = 0
 
     def __len__(self) -> int:
@@ -114,15 +139,18 @@ class SchedulingQueue:
             return
         queued = QueuedPod(uid, meta.key_of(pod), pod, priority, now_us, now_us)
         self.pods[uid] = queued
-        self._enqueue(queued)
+        self._enqueue(queued, now_us, POD_ADD)
 
-    def _enqueue(self, queued: QueuedPod) -> None:
+    def _enqueue(self, queued: QueuedPod, now_us: int, why: str) -> None:
         if queued.pod["spec"].get("schedulingGates"):
             queued.place = "gated"
             queued.rejected_by = SCHEDULING_GATES
         elif not self._gated(queued):
             queued.place = "active"
+            if queued.first_us < 0:
+                queued.first_us = now_us
             self._active.push(queued.uid, queued)
+            self._came("active", why)
 
     def _gated(self, queued: QueuedPod) -> bool:
         """Whether a plugin keeps the pod out; it is in no part of the queue then."""
@@ -138,9 +166,9 @@ class SchedulingQueue:
             queued = self.pods.get(uid)
             if queued is not None and queued.place == "gated" and queued.rejected_by != SCHEDULING_GATES:
                 queued.rejected_by = ()
-                self._enqueue(queued)
+                self._enqueue(queued, now_us, UNGATED)
             elif queued is not None and queued.place == "unschedulable":
-                self._wake(queued, now_us)
+                self._wake(queued, now_us, UNGATED)
 
     def update(self, old: Json, new: Json, priority: int, now_us: int) -> None:
         """The waiting pod itself changed."""
@@ -157,9 +185,9 @@ class SchedulingQueue:
                 if queued.rejected_by == SCHEDULING_GATES:
                     queued.timestamp_us = now_us
                 queued.rejected_by = ()
-                self._enqueue(queued)
+                self._enqueue(queued, now_us, OWN_UPDATE)
         elif queued.place == "unschedulable" and self._helps(queued, old, new):
-            self._wake(queued, now_us)
+            self._wake(queued, now_us, OWN_UPDATE)
 
     def _helps(self, queued: QueuedPod, old: Json, new: Json) -> bool:
         if (
@@ -230,7 +258,7 @@ class SchedulingQueue:
         queued.place = "flight"
         queued.attempts += 1
         queued.rejected_by = ()
-        self._flight[uid] = len(self._events)
+        self._flight[uid] = self._dropped + len(self._events)
         return queued
 
     def done(self, uid: str) -> None:
@@ -242,8 +270,7 @@ class SchedulingQueue:
         self, queued: QueuedPod, rejected_by: Iterable[str], now_us: int, *, error: bool = False
     ) -> None:
         """The attempt failed. Events that came meanwhile are replayed against the pod."""
-        since = self._flight.get(queued.uid, len(self._events))
-        missed = self._events[since:]
+        forgotten, missed = self._missed(queued.uid)
         self._land(queued.uid)
         if queued.uid not in self.pods or queued.place != "flight":
             return
@@ -251,20 +278,27 @@ class SchedulingQueue:
         queued.rejected_by = tuple(rejected_by)
         if error or not queued.rejected_by:
             queued.errors += 1
-            self._to_backoff(queued, "errors" if error else "backoff")
+            self._to_backoff(queued, "errors" if error else "backoff", FAILURE)
             return
         queued.errors = 0
         queued.failures += 1
-        if any(self._hinted(queued, event) for event in missed):
-            self._wake_from_nowhere(queued, now_us)
+        if forgotten or any(self._hinted(queued, event) for event in missed):
+            self._wake_from_nowhere(queued, now_us, FAILURE)
         else:
             self._park(queued)
+
+    def _missed(self, uid: str) -> tuple[bool, list[ClusterEvent]]:
+        """(whether there were more than are kept, the events since the pod took off)."""
+        if not self._events:
+            return False, []
+        since = self._flight.get(uid, self._dropped + len(self._events)) - self._dropped
+        return since < 0, list(islice(self._events, max(since, 0), None))
 
     def keep_out(self, queued: QueuedPod) -> None:
         """The pod in flight turns out to be one that must not be tried yet."""
         self._land(queued.uid)
         if queued.uid in self.pods and queued.place == "flight":
-            self._enqueue(queued)
+            self._enqueue(queued, queued.timestamp_us, UNGATED)
 
     def land_all(self, now_us: int) -> None:
         """Nobody works on any pod any more: those in flight are to be tried again."""
@@ -274,15 +308,20 @@ class SchedulingQueue:
             queued.held = False
 
     def _land(self, uid: str) -> None:
-        self._flight.pop(uid, None)
-        if not self._flight:
-            self._events.clear()
+        """Events from before the pod that is in flight for longest are of no use to anybody."""
+        if self._flight.pop(uid, None) is None or not self._events:
+            return
+        first = next(iter(self._flight.values()), self._dropped + len(self._events))
+        while self._dropped < first:
+            self._events.popleft()
+            self._dropped += 1
 
     def _park(self, queued: QueuedPod) -> None:
         queued.place = "unschedulable"
         self._waiting[queued.uid] = queued
         for plugin in queued.rejected_by:
             self._by_plugin.setdefault(plugin, {})[queued.uid] = queued
+        self._came("unschedulable", FAILURE)
 
     # --- backoff ---
 
@@ -297,26 +336,28 @@ class SchedulingQueue:
     def _backoff_order(self, queued: QueuedPod) -> tuple[int, int, int]:
         return self.backoff_until_us(queued), -queued.priority, queued.timestamp_us
 
-    def _to_backoff(self, queued: QueuedPod, place: Literal["backoff", "errors"]) -> None:
+    def _to_backoff(self, queued: QueuedPod, place: Literal["backoff", "errors"], why: str) -> None:
         queued.place = place
         (self._backoff if place == "backoff" else self._errors).push(queued.uid, queued)
+        self._came("backoff", why)
 
-    def _wake(self, queued: QueuedPod, now_us: int) -> None:
+    def _wake(self, queued: QueuedPod, now_us: int, why: str) -> None:
         if queued.held:
             queued.woken = True
             return
         self._leave(queued)
-        self._wake_from_nowhere(queued, now_us)
+        self._wake_from_nowhere(queued, now_us, why)
 
-    def _wake_from_nowhere(self, queued: QueuedPod, now_us: int) -> None:
+    def _wake_from_nowhere(self, queued: QueuedPod, now_us: int, why: str) -> None:
         queued.trigger = "event"
         if self._gate is not None and self._gated(queued):
             return
         if self.backoff_until_us(queued) > now_us:
-            self._to_backoff(queued, "backoff")
+            self._to_backoff(queued, "backoff", why)
         else:
             queued.place = "active"
             self._active.push(queued.uid, queued)
+            self._came("active", why)
 
     def hold(self, uid: str) -> None:
         """Keep the pod from being tried again while its victims are being removed."""
@@ -330,15 +371,18 @@ class SchedulingQueue:
             return
         queued.held = False
         if queued.woken and queued.place == "unschedulable":
-            self._wake(queued, now_us)
+            self._wake(queued, now_us, VICTIMS_GONE)
         queued.woken = False
 
     # --- events ---
 
     def move(self, event: ClusterEvent, now_us: int) -> None:
         """Something changed in the cluster: wake the pods it can help."""
-        if self._flight and len(self._events) < MAX_IN_FLIGHT_EVENTS:
+        if self._flight:
             self._events.append(event)
+            if len(self._events) > MAX_IN_FLIGHT_EVENTS:
+                self._events.popleft()
+                self._dropped += 1
         if not self._by_plugin:
             return
         woken: dict[str, QueuedPod] = {}
@@ -346,8 +390,10 @@ class SchedulingQueue:
             for uid, queued in self._by_plugin.get(plugin, {}).items():
                 if uid not in woken and self._check(queued, event, hints):
                     woken[uid] = queued
-        for queued in woken.values():
-            self._wake(queued, now_us)
+        if woken:
+            why = event_label(event)
+            for queued in woken.values():
+                self._wake(queued, now_us, why)
 
     def _hinted(self, queued: QueuedPod, event: ClusterEvent) -> bool:
         found = interested(event)
@@ -362,11 +408,12 @@ class SchedulingQueue:
                 uid, queued = heap.pop()
                 queued.place, queued.trigger = "active", "timer"
                 self._active.push(uid, queued)
+                self._came("active", BACKOFF_OVER)
         if now_us - self._flushed_us >= FLUSH_EVERY_US:
             self._flushed_us = now_us
             late = now_us - MAX_UNSCHEDULABLE_US
             for queued in [p for p in self._waiting.values() if p.timestamp_us < late]:
-                self._wake(queued, now_us)
+                self._wake(queued, now_us, TOO_LONG)
 
     def due_us(self) -> int | None:
         """When `tick` has something to do next; None while nothing waits for time."""

@@ -10,46 +10,25 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from kcp.apis.semantics import affinity, pods, taints, topology
 from kcp.apis.semantics.declared_features import required_features
 from kcp.base.values import frozen
 from kcp.machinery.labels import Selector, from_label_selector
 from kcp.scheduler import reference_devices
-from kcp.scheduler.reference_devices import DeviceWorld
+from kcp.scheduler.reference_world import (
+    World,
+    allocatable,
+    labels_of,
+    name_of,
+    node_named,
+    pods_on,
+    requested,
+    used,
+)
 
 Json = dict[str, Any]
 MASK = 2**64 - 1
 MIB = 1024 * 1024
-
-
-@attrs.define
-class World:
-    """Plain objects. `placed` holds (pod, node name) for every pod that takes room.
-
-    `claims` are by namespace/name, `volume_limits` node -> driver -> count.
-    """
-
-    nodes: list[Json]
-    placed: list[tuple[Json, str]]
-    namespaces: dict[str, dict[str, str]] = attrs.field(factory=dict)
-    services: list[Json] = attrs.field(factory=list)
-    owners: list[Json] = attrs.field(factory=list)
-    budgets: list[Json] = attrs.field(factory=list)
-    claims: dict[str, Json] = attrs.field(factory=dict)
-    volumes: dict[str, Json] = attrs.field(factory=dict)
-    volume_limits: dict[str, dict[str, int]] = attrs.field(factory=dict)
-    hard_affinity_weight: int = 1
-    devices: DeviceWorld = attrs.field(factory=DeviceWorld)
-    _amounts: dict[int, tuple[Json, dict[str, int]]] = attrs.field(factory=dict, repr=False)
-
-    def amounts_of(self, obj: Json, read: Callable[[Json], Json]) -> dict[str, int]:
-        """What `read` gives for a pod or node, as integers; remembered, since objects never change."""
-        known = self._amounts.get(id(obj))
-        if known is None or known[0] is not obj:
-            known = self._amounts[id(obj)] = (obj, pods.amounts(read(obj)))
-        return known[1]
 
 
 @frozen
@@ -94,23 +73,6 @@ def decide(world: World, pod: Json, *, cycle: int, seed: int) -> Verdict:
     return Verdict(name_of(chosen), best, len(ties), len(feasible), failures)
 
 
-def name_of(node: Json) -> str:
-    name: str = node["metadata"]["name"]
-    return name
-
-
-def labels_of(obj: Json) -> dict[str, str]:
-    return obj["metadata"].get("labels") or {}
-
-
-def pods_on(world: World, node: Json) -> list[Json]:
-    return [pod for pod, name in world.placed if name == name_of(node)]
-
-
-def _node_named(world: World, name: str) -> Json | None:
-    return next((node for node in world.nodes if name_of(node) == name), None)
-
-
 # --- filters, in the order of the default profile ---
 
 
@@ -122,7 +84,8 @@ def first_failure(world: World, pod: Json, node: Json) -> tuple[str, tuple[str, 
         reasons = check(world, pod, node)
         if reasons:
             return plugin, tuple(reasons)
-    return None
+    reasons = world.tenants.refusal(world, pod, node) if world.tenants is not None else []
+    return ("TenantQueue", tuple(reasons)) if reasons else None
 
 
 def _unschedulable(world: World, pod: Json, node: Json) -> list[str]:
@@ -158,20 +121,9 @@ def _ports_taken(world: World, pod: Json, node: Json) -> list[str]:
     return []
 
 
-def allocatable(world: World, node: Json, resource: str) -> int:
-    return world.amounts_of(node, _offered).get(resource, 0)
-
-
-def _offered(node: Json) -> Json:
-    return pods.resource_list((node.get("status") or {}).get("allocatable"))
-
-
-def requested(world: World, pod: Json, resource: str) -> int:
-    return world.amounts_of(pod, pods.requests).get(resource, 0)
-
-
-def _used(world: World, node: Json, resource: str) -> int:
-    return sum(requested(world, other, resource) for other in pods_on(world, node))
+def is_left_to_devices(world: World, node: Json, resource: str) -> bool:
+    """A class serves the resource, and the node has none of it by count."""
+    return bool(reference_devices.serves(world.devices, resource)) and not allocatable(world, node, resource)
 
 
 def _no_room(world: World, pod: Json, node: Json) -> list[str]:
@@ -179,7 +131,9 @@ def _no_room(world: World, pod: Json, node: Json) -> list[str]:
     if len(pods_on(world, node)) + 1 > allocatable(world, node, "pods"):
         reasons.append("Too many pods")
     for resource, amount in world.amounts_of(pod, pods.requests).items():
-        if amount and amount > allocatable(world, node, resource) - _used(world, node, resource):
+        if is_left_to_devices(world, node, resource):
+            continue
+        if amount and amount > allocatable(world, node, resource) - used(world, node, resource):
             reasons.append(f"Insufficient {resource}")
     return reasons
 
@@ -228,6 +182,10 @@ def _attachments(world: World, pod: Json) -> list[tuple[str, str]]:
 def _too_many_volumes(world: World, pod: Json, node: Json) -> list[str]:
     attached = {handle for other in pods_on(world, node) for handle in _attachments(world, other)}
     fresh = set(_attachments(world, pod)) - attached
+    for name, where in world.attachments:
+        volume = world.volumes.get(name)
+        if where == name_of(node) and volume is not None:
+            attached.add((volume["spec"]["csi"]["driver"], volume["spec"]["csi"]["volumeHandle"]))
     for driver, limit in world.volume_limits.get(name_of(node), {}).items():
         new = [v for v in fresh if v[0] == driver]
         if new and len([v for v in attached if v[0] == driver]) + len(new) > limit:
@@ -332,7 +290,7 @@ def _term_matches(world: World, owner: Json, term: Json, other: Json) -> bool:
 
 
 def _same_domain(world: World, node: Json, name: str, key: str) -> bool:
-    other = _node_named(world, name)
+    other = node_named(world, name)
     if other is None:
         return False
     return key in labels_of(node) and labels_of(node)[key] == labels_of(other).get(key)
@@ -353,7 +311,7 @@ def _not_near(world: World, pod: Json, node: Json) -> list[str]:
     if all(any(_same_domain(world, node, name, t["topologyKey"]) for _, name in wanted) for t in terms):
         return []
     counted_somewhere = any(
-        term["topologyKey"] in labels_of(_node_named(world, name) or {"metadata": {}})
+        term["topologyKey"] in labels_of(node_named(world, name) or {"metadata": {}})
         for _, name in wanted
         for term in terms
     )
@@ -466,8 +424,8 @@ def _evenness(world: World, node: Json, extra: Json | None) -> int:
     for resource in ("cpu", "memory"):
         capacity = allocatable(world, node, resource)
         if capacity:
-            used = _used(world, node, resource) + (requested(world, extra, resource) if extra else 0)
-            fractions.append(min(1.0, used / capacity))
+            there = used(world, node, resource) + (requested(world, extra, resource) if extra else 0)
+            fractions.append(min(1.0, there / capacity))
     deviation = abs((fractions[0] - fractions[1]) / 2) if len(fractions) == 2 else 0.0
     return int((1 - deviation) * 100.0)
 

@@ -16,6 +16,7 @@ from kcp.machinery.quantity import Quantity, parse
 
 Json = dict[str, Any]
 ZERO = Quantity(0)
+IMPLICIT = "deviceclass.resource.kubernetes.io/"
 
 
 class Pick(NamedTuple):
@@ -53,10 +54,82 @@ def allocation(claim: Json) -> Json | None:
     return found
 
 
+# --- extended resources that devices stand behind ---
+
+
+def serves(world: DeviceWorld, resource: str) -> str:
+    """The newest class that says so, the first by name of several; "" for none."""
+    found = [
+        (made["metadata"].get("creationTimestamp", ""), made["metadata"]["name"])
+        for made in world.classes.values()
+        if resource in (made["spec"].get("extendedResourceName"), f"{IMPLICIT}{made['metadata']['name']}")
+    ]
+    newest = max((created for created, _ in found), default="")
+    return min((name for created, name in found if created == newest), default="")
+
+
+def _asked(container: Json) -> dict[str, int]:
+    requests = (container.get("resources") or {}).get("requests") or {}
+    return {name: parse(amount).value() for name, amount in requests.items()}
+
+
+def _containers(pod: Json) -> list[tuple[Json, bool]]:
+    """(container, whether it ends before others begin), init containers first."""
+    spec = pod["spec"]
+    first = [(c, c.get("restartPolicy") != "Always") for c in spec.get("initContainers") or []]
+    return [*first, *((c, False) for c in spec["containers"])]
+
+
+def needs_devices(world: DeviceWorld, pod: Json) -> bool:
+    """Whether the pod asks for a resource that a class serves."""
+    return any(
+        amount and serves(world, name)
+        for container, _ in _containers(pod)
+        for name, amount in _asked(container).items()
+    )
+
+
+def special_claim(world: DeviceWorld, pod: Json, node: Json) -> Json | None:
+    """What the pod asks for that this node gives by devices only."""
+    offered = node["status"]["allocatable"]
+    containers = _containers(pod)
+    names = sorted({name for c, _ in containers for name, amount in _asked(c).items() if amount})
+    requests = []
+    for name in names:
+        if not serves(world, name) or parse(offered.get(name, "0")):
+            continue
+        wanted = [_asked(c).get(name, 0) for c, _ in containers]
+        beside = [
+            wanted[i] - sum(wanted[j] for j in range(i, len(wanted)) if not containers[j][1])
+            for i in range(len(wanted))
+        ]
+        most = max((n for n, (_, ends) in zip(beside, containers, strict=True) if ends), default=0)
+        for i, (container, ends) in enumerate(containers):
+            count = beside[i] if ends and beside[i] == most else 0 if ends else wanted[i]
+            if count > 0:
+                requests.append(_by_count(i, container, name, serves(world, name), count))
+                most = 0 if ends else most
+    requests.sort(key=lambda request: str(request["name"]))
+    return {"metadata": {}, "spec": {"devices": {"requests": requests}}} if requests else None
+
+
+def _by_count(index: int, container: Json, resource: str, class_name: str, count: int) -> Json:
+    place = sorted(container["resources"]["requests"]).index(resource)
+    exactly = {"deviceClassName": class_name, "allocationMode": "ExactCount", "count": count}
+    return {"name": f"container-{index}-request-{place}", "exactly": exactly}
+
+
+def waiting_claims(world: DeviceWorld, pod: Json, node: Json) -> list[Json]:
+    """Those that need devices if the pod goes to this node."""
+    waiting = [claim for claim in claims_of(world, pod) if allocation(claim) is None]
+    special = special_claim(world, pod, node)
+    return [*waiting, special] if special is not None else waiting
+
+
 def refusal(world: DeviceWorld, pod: Json, node: Json) -> list[str]:
     """Why the pod cannot have its devices on this node."""
     claims = claims_of(world, pod)
-    waiting = [claim for claim in claims if allocation(claim) is None]
+    waiting = waiting_claims(world, pod, node)
     if waiting and picks(world, waiting, node) is None:
         invalid = any(pool[3] for pool in pools(world, node))
         return ["invalid resource pools were encountered" if invalid else "cannot allocate all claims"]
@@ -73,7 +146,7 @@ def post_filter(
 ) -> str:
     """Whether one of the pod's claims can be freed: one that a node, asked about it, did not suit."""
     claims = claims_of(world, pod)
-    if not claims:
+    if not claims and not needs_devices(world, pod):
         return "no new claims to deallocate"
     unsuited = ("DynamicResources", ("resourceclaim not available on the node",))
     blamed = [node for node in nodes if failures[node["metadata"]["name"]] == unsuited]
@@ -98,7 +171,7 @@ def post_filter(
 
 def rank(world: DeviceWorld, pod: Json, node: Json) -> int:
     """Eight for the first alternative of a list, seven for the second …"""
-    waiting = [claim for claim in claims_of(world, pod) if allocation(claim) is None]
+    waiting = waiting_claims(world, pod, node)
     found = picks(world, waiting, node) or []
     score = 0
     for number, claim in enumerate(waiting):

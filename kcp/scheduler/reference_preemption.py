@@ -14,16 +14,8 @@ from kcp.apis.semantics import pods
 from kcp.base.values import frozen
 from kcp.machinery.labels import from_label_selector
 from kcp.scheduler import reference, reference_devices
-from kcp.scheduler.reference import (
-    Verdict,
-    World,
-    allocatable,
-    draw,
-    first_failure,
-    labels_of,
-    name_of,
-    pods_on,
-)
+from kcp.scheduler.reference import Verdict, draw, first_failure, is_left_to_devices
+from kcp.scheduler.reference_world import World, allocatable, labels_of, name_of, pods_on
 
 Json = dict[str, Any]
 
@@ -136,14 +128,22 @@ def _is_hopeless(world: World, pod: Json, node: Json, verdict: Verdict) -> bool:
     plugin, reasons = verdict.failures[name_of(node)]
     if plugin == "NodeResourcesFit":
         wanted = world.amounts_of(pod, pods.requests)
-        return any(amount > allocatable(world, node, resource) for resource, amount in wanted.items())
+        return any(
+            amount > allocatable(world, node, resource) and not is_left_to_devices(world, node, resource)
+            for resource, amount in wanted.items()
+        )
+    if plugin == "TenantQueue" and world.tenants is not None:
+        return world.tenants.is_hopeless(world, pod)
     return reasons[0] in HOPELESS
 
 
 def _room_on(world: World, pod: Json, node: Json) -> Room | list[str]:
     """Take every less important pod off, then put back as many as possible."""
     name = name_of(node)
-    lower = [p for p in pods_on(world, node) if pods.priority(p) < pods.priority(pod)]
+    if world.tenants is not None:
+        lower = world.tenants.removable(world, pod, node)
+    else:
+        lower = [p for p in pods_on(world, node) if pods.priority(p) < pods.priority(pod)]
     if not lower:
         return ["No preemption victims found for incoming pod"]
     lower.sort(key=_importance)

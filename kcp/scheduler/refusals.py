@@ -39,7 +39,7 @@ from kcp.scheduler.plugins import (
     node_ports,
     node_volume_limits,
     pod_topology_spread,
-    volume_binding,
+    volume_matching,
     volume_restrictions,
     volume_zone,
 )
@@ -205,10 +205,11 @@ def _near(cycle: Cycle, index: int, term: Term, chosen: Callable[[PodInfo], bool
 def _volume_limits(cycle: Cycle, index: int) -> Json:
     state, node = cycle.state, cycle.state.infos[index]
     attached = node_volume_limits.attached_volumes(state, node.pods.values())
+    still = node_volume_limits.attachments_of(state, node.name)
     wanted = set(node_volume_limits.csi_volumes(state, cycle.info))
     found = []
     for driver, limit in node_volume_limits.driver_limits(state, node.name).items():
-        there = sum(1 for owner, _ in attached if owner == driver)
+        there = sum(1 for owner, _ in attached | still if owner == driver)
         fresh = sum(1 for volume in wanted if volume[0] == driver and volume not in attached)
         if fresh and there + fresh > limit:
             found.append({"driver": driver, "attached": there, "new": fresh, "limit": limit})
@@ -245,7 +246,7 @@ def _claims(cycle: Cycle, index: int) -> Json:
                 "claim": meta.key_of(claim),
                 "volume": volume_name,
                 "storage class": volume_facts.claim_class(claim),
-                "asks": volume_binding.requested_bytes(claim),
+                "asks": volume_matching.requested_bytes(claim),
             }
         )
     return {"claims": found}
@@ -267,7 +268,9 @@ def _devices(cycle: Cycle, index: int) -> Json:
     asked = dynamic_resources.pod_claims(cycle)
     return {
         "claims": [meta.key_of(c) for c in asked.claims if not dynamic_resources.suits(c, node)],
-        "requests": requests_on(cycle.state, asked.to_allocate, node, plugin.selectors),
+        "requests": requests_on(
+            cycle.state, asked.variant(cycle.state, index).to_allocate, node, plugin.selectors
+        ),
     }
 
 

@@ -111,6 +111,8 @@ class Remaker:
             if self.state.assumed.get(uid) != node or pods[uid].node != node:
                 self.state.assume(uid, node)
         self.state.reserved = dict(recorded.get("reserved") or {})
+        self.state.selecting = dict(recorded.get("selecting") or {})
+        self.state.together = frozenset(recorded.get("together") or ())
         self.state.set_guard(recorded.get("guard") or {})
         evicting: Json = recorded.get("evicting") or {}
         self.state.evicting = {uid: tuple(victims) for uid, victims in evicting.items()}

@@ -11,10 +11,10 @@ One effect per row:
 What the state holds beyond the objects at the row's frontier stands in the row too: `assumed` {uid: node} in rows with a
 whole frontier, `forgot` [uid, …] for what was taken back since the row before (each Bind row itself adds to it), and
 `nominated_here` {uid: node} whenever nominations differ from what the objects say; `reserved` {volume: claim} while
-volumes are being bound; `allocating` {claim: {"pod", "allocation"}} in rows with a whole frontier for devices that are not in
+volumes are being bound, `selecting` {claim: node} while they are being asked for; `allocating` {claim: {"pod", "allocation"}} in rows with a whole frontier for devices that are not in
 the log yet, `ended` [claim, …] for those that came into it or were given back since the row before (each Bind row itself
 adds its `allocations`); pods of a `gang` are decided on with those before them where they were `tried` and without the
-victims `taken` so far; `guard` {node: level} are nodes that failed pods lately; `evicting` {pod: [victim, …]} what was reclaimed for pods that
+victims `taken` so far, and share the devices of the pods `together` with them; `guard` {node: level} are nodes that failed pods lately; `evicting` {pod: [victim, …]} what was reclaimed for pods that
 were not decided on again since; `extenders` has the answers of extenders that were asked. Profiles of one scheduler share one
 state: only all their rows together, in the order of their ids, tell what it held.
 """
@@ -41,6 +41,8 @@ CONTEXT = (
     "forgot",
     "nominated_here",
     "reserved",
+    "selecting",
+    "together",
     "extenders",
     "gang",
     "tried",
@@ -158,6 +160,8 @@ class Rows:
             found["nominated_here"] = dict(state.nominated_here)
         if state.reserved:
             found["reserved"] = dict(state.reserved)
+        if state.selecting:
+            found["selecting"] = dict(state.selecting)
         if state.evicting:
             found["evicting"] = {uid: list(victims) for uid, victims in state.evicting.items()}
         if state.guard:

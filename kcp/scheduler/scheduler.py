@@ -31,7 +31,7 @@ from kcp.scheduler.binding import Binding, commit
 from kcp.scheduler.cluster_state import RESOURCES, ClusterState
 from kcp.scheduler.consultation import Said, answers_for, ask, ask_about_victims
 from kcp.scheduler.cycle import Answers, Decision, decide, feasible_names
-from kcp.scheduler.dra.binding import ClaimsNotBound, PodClaimsBinder, claims_to_bind
+from kcp.scheduler.dra.binding import claims_to_bind
 from kcp.scheduler.dra.claims import ClaimGate, has_claims
 from kcp.scheduler.dra.devices import CLAIMS
 from kcp.scheduler.events import Follower
@@ -41,14 +41,17 @@ from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.framework.runtime import Framework
 from kcp.scheduler.framework.user_plugin import PluginFailed
 from kcp.scheduler.hints import waits_for
+from kcp.scheduler.metrics import Measured
 from kcp.scheduler.own_plugins import OwnPlugins, own_plugins
 from kcp.scheduler.plugins.volume_binding import Provision, plans_for
 from kcp.scheduler.pod_class import PodInfo
+from kcp.scheduler.pre_bind import Gang, Tools, bind_gang, bind_prepared
+from kcp.scheduler.preemption import NAME as PREEMPTION
 from kcp.scheduler.profiles import Configuration
 from kcp.scheduler.queue import QueuedPod, SchedulingQueue
 from kcp.scheduler.rows import Decided, DecisionSink, Rows, code_digest, effect_of
 from kcp.scheduler.unclaimed import text_for
-from kcp.scheduler.volumes import BIND_TIMEOUT_S, VolumesNotBound, bind_volumes, reserve, unreserve
+from kcp.scheduler.volumes import BIND_TIMEOUT_S, reserve
 from kcp.scheduler.writes import Deallocation, EventWriter, Eviction, StatusWrite, Writes, unchanged
 
 Json = dict[str, Any]
@@ -85,6 +88,7 @@ class Scheduler:
     configuration: Configuration = attrs.field(factory=Configuration)
     epoch: Callable[[], int] = lambda: 0
     recorded: Mapping[str, int] = attrs.field(factory=dict)
+    measured: Measured = attrs.field(factory=Measured)
     state: ClusterState = attrs.field(factory=ClusterState, init=False)
     queue: SchedulingQueue = attrs.field(init=False)
     frameworks: dict[str, Framework] = attrs.field(factory=dict, init=False)
@@ -103,6 +107,7 @@ class Scheduler:
     _storage: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     with_volumes: list[tuple[Binding, list[Provision]]] = attrs.field(factory=list, init=False)
     gangs: list[list[Binding]] = attrs.field(factory=list, init=False)
+    gangs_to_prepare: list[Gang] = attrs.field(factory=list, init=False)
     _calls: ExtenderCalls = attrs.field(factory=ExtenderCalls, init=False)
     _to_consult: deque[QueuedPod] = attrs.field(factory=deque, init=False)
     _consulting: int = attrs.field(default=0, init=False)
@@ -112,6 +117,7 @@ class Scheduler:
     """Assumptions that were taken back, until the next row tells it."""
     own: OwnPlugins | None = attrs.field(init=False)
     _claim_gate: ClaimGate = attrs.field(init=False)
+    _tools: Tools = attrs.field(init=False)
     follower: Follower = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -122,6 +128,10 @@ class Scheduler:
         self._code_hash = code_digest()
         self.writes = Writes(self.client, self.clock, self.write_event)
         self._claim_gate = ClaimGate(self.state)
+        self._tools = Tools(
+            self.client, self.state, self.write_event, lambda: self._storage,
+            lambda: format_time(self.clock.now()), self._volumes_timeout_s, self.measured.created_claim,
+        )  # fmt: skip
         self.own = own = own_plugins(self.configuration, self.state, self.frameworks, self._now_us)
         self.queue = SchedulingQueue(
             self._hint,
@@ -129,6 +139,7 @@ class Scheduler:
             self.configuration.max_backoff_s,
             self._gate,
             own.order if own is not None else None,
+            self.measured.came,
         )
         self.follower = Follower(
             self.state, self.queue, frozenset(self.frameworks), self._now_us, self._wake_up, own
@@ -141,9 +152,12 @@ class Scheduler:
         self.watched[CLAIMS].add_handler(self._claim_changed)
 
     async def run(self) -> None:
-        """Wait for the caches, then schedule until cancelled."""
-        for informer in self.watched.values():
-            await informer.wait_for_sync(SYNC_TIMEOUT_S)
+        """Wait for the caches, however long it takes, then schedule until cancelled."""
+        for resource, informer in self.watched.items():
+            while not await informer.wait_for_sync(SYNC_TIMEOUT_S):
+                log.warning("cache does not fill", resource=resource)
+        if self.own is not None:
+            await self.own.recall(self.client)
         self._start_anew()
         self._running = True
         try:
@@ -162,9 +176,11 @@ class Scheduler:
         for uid in list(self.state.assumed):
             self.state.forget(uid)
         self.state.reserved.clear()
+        self.state.selecting.clear()
         self.state.devices.set_under_way({})
-        self.with_volumes = []
+        self.with_volumes, self.gangs_to_prepare = [], []
         self.gangs = []
+        self.writes = Writes(self.client, self.clock, self.write_event)
         self._calls = ExtenderCalls()
         self._to_consult.clear()
         self._consulting = self._committing = 0
@@ -181,8 +197,10 @@ class Scheduler:
             batch, more = self._decide_some()
             self._consult_some(group)
             for binding, plans in self.with_volumes:
-                group.start_soon(self._bind_volumes, binding, plans)
-            self.with_volumes = []
+                group.start_soon(self._bind_prepared, binding, plans)
+            for gang in self.gangs_to_prepare:
+                group.start_soon(self._bind_gang, gang)
+            self.with_volumes, self.gangs_to_prepare = [], []
             for together in (*self.gangs, batch):
                 if together:
                     await under_way.acquire()
@@ -276,7 +294,7 @@ class Scheduler:
         if self.configuration.extenders and interested(self.configuration.extenders, info.pod):
             self._to_consult.append(queued)
             return None
-        started_s = self.clock.monotonic()
+        started_s = queued.started_s = self.clock.monotonic()
         decision = self.decide(queued, info, now_us)
         return None if decision is None else self._take(queued, info, decision, now_us, started_s)
 
@@ -313,12 +331,12 @@ class Scheduler:
         if decision.node:
             plans = plans_for(Cycle(self.state, info, framework), self.state.nodes[decision.node])
             self.state.assume(info.uid, decision.node)
-            claims = claims_to_bind(self.state, info.pod, decision.allocations)
+            claims = claims_to_bind(self.state, info, decision.node, decision.allocations)
             self.state.devices.take(info.uid, decision.allocations)
             binding = Binding(queued, info.pod, decision.node, number, claims=claims)
             if not plans and not claims:
                 return binding
-            reserve(self.state, plans)
+            reserve(self.state, plans, decision.node)
             self.with_volumes.append((binding, plans))
             return None
         self.rejected(queued, info, decision, number, now_us)
@@ -344,6 +362,8 @@ class Scheduler:
             effect["extenders"] = answers.document()
         if extra is not None:
             effect.update(extra)
+        took_s = self.clock.monotonic() - started_s
+        self.measured.algorithm.observe(took_s)
         self.sink.record(
             Decided(
                 id=number,
@@ -356,7 +376,7 @@ class Scheduler:
                 code_hash=self._code_hash,
                 config_hash=self._hashes[profile],
                 epoch=self.epoch(),
-                duration_us=int((self.clock.monotonic() - started_s) * 1e6),
+                duration_us=int(took_s * 1e6),
             )
         )
         return number
@@ -374,14 +394,18 @@ class Scheduler:
             if binding is not None:
                 await self._bind_extended(binding)
         except ExtenderFailed as error:
-            info = self.state.pods.get(queued.uid)
-            if info is None or info.node:
-                self.queue.done(queued.uid)
-            else:
-                self.error(queued, info.pod, str(error), self._now_us())
+            self._not_consulted(queued, str(error))
+        except Exception as bug:
+            log.exception("scheduling failed", pod=queued.key)
+            self._not_consulted(queued, repr(bug))
         finally:
             self._consulting -= 1
             self._wake_up()
+
+    def _not_consulted(self, queued: QueuedPod, why: str) -> None:
+        info = self._still_waiting(queued)
+        if info is not None:
+            self.error(queued, info.pod, why, self._now_us())
 
     def _still_waiting(self, queued: QueuedPod) -> PodInfo | None:
         """None when the pod went, or ran, while extenders were being asked."""
@@ -396,7 +420,7 @@ class Scheduler:
         if info is None:
             return None
         extenders = interested(self.configuration.extenders, info.pod)
-        started_s = self.clock.monotonic()
+        started_s = queued.started_s = self.clock.monotonic()
         nodes = {name: self.state.nodes[name].node or {} for name in self._feasible(info)}
         said = await ask(self._calls, extenders, info.pod, nodes) if nodes else Said({})
         found = self._with_answers(queued, said, None)
@@ -473,55 +497,25 @@ class Scheduler:
             under_way.release()
             self._wake_up()
 
-    async def _bind_volumes(self, binding: Binding, plans: list[Provision]) -> None:
+    async def _bind_prepared(self, binding: Binding, plans: list[Provision]) -> None:
         """The slow way into the log: first the pod's claims, of volumes and of devices, then the pod."""
-        devices = PodClaimsBinder(
-            self.client, self.state, binding.pod, binding.claims, binding.decision, self._timestamp
-        )
-        try:
-            error = await self._prepare(binding, plans, devices)
-            if error is None:
-                error = await self._bound_by_extender(binding)
-        finally:
-            unreserve(self.state, plans)
+        error = await bind_prepared(self._tools, binding, plans, self._bound_by_extender)
         if error is None:
             self._scheduled(binding)
         else:
-            await devices.undo()
             self._not_bound(binding, error, self._now_us())
         self._wake_up()
 
-    async def _prepare(
-        self, binding: Binding, plans: list[Provision], devices: PodClaimsBinder
-    ) -> ApiError | None:
-        """What PreBind plugins do; why the pod cannot be bound, if it cannot."""
-        plugin = "VolumeBinding"
-        try:
-            if plans:
-                timeout_s = self._volumes_timeout_s(binding.pod)
-                changed = self._storage_event
-                await bind_volumes(
-                    self.client, self.state, plans, binding.node, binding.decision, changed, timeout_s
-                )
-            plugin = "DynamicResources"
-            if binding.claims:
-                await devices.bind()
-                await self._wait_for_devices(binding, devices)
-        except (VolumesNotBound, ClaimsNotBound, ApiError, Unreachable) as failure:
-            return ApiError(f'running PreBind plugin "{plugin}": {failure}')
-        return None
-
-    async def _wait_for_devices(self, binding: Binding, devices: PodClaimsBinder) -> None:
-        if devices.waits:
-            text = f"waiting for binding conditions for device on node {binding.node}"
-            self.write_event(binding.pod, "Normal", "BindingConditionsPending", text, "Scheduling", None)
-            await devices.wait_until_ready(self._storage_event)
-
-    def _storage_event(self) -> anyio.Event:
-        return self._storage
-
-    def _timestamp(self) -> str:
-        return format_time(self.clock.now())
+    async def _bind_gang(self, gang: Gang) -> None:
+        """The same for a gang: all of it is prepared before any of it is bound."""
+        outcomes = await bind_gang(self._tools, gang)
+        now_us = self._now_us()
+        for (binding, _), error in zip(gang, outcomes, strict=True):
+            if error is None:
+                self._scheduled(binding)
+            else:
+                self._not_bound(binding, error, now_us)
+        self._wake_up()
 
     def _volumes_timeout_s(self, pod: Json) -> float:
         name = pod["spec"].get("schedulerName") or profiles.DEFAULT_NAME
@@ -534,6 +528,7 @@ class Scheduler:
 
     def _scheduled(self, binding: Binding) -> None:
         self.bound += 1
+        self.measured.scheduled(binding.queued, self.clock.monotonic(), self._now_us())
         self.queue.done(binding.queued.uid)
         text = f"Successfully assigned {binding.queued.key} to {binding.node}"
         self.write_event(binding.pod, "Normal", "Scheduled", text, "Binding", None)
@@ -556,6 +551,7 @@ class Scheduler:
 
     def error(self, queued: QueuedPod, pod: Json, text: str, now_us: int) -> None:
         self.errors += 1
+        self.measured.failed("error", queued, self.clock.monotonic())
         self.queue.back(queued, (), now_us, error=True)
         self.tell(pod, "SchedulerError", text, None, 0)
 
@@ -563,6 +559,9 @@ class Scheduler:
         self, queued: QueuedPod, info: PodInfo, decision: Decision, number: int, now_us: int
     ) -> None:
         self.unschedulable += 1
+        self.measured.failed("unschedulable", queued, self.clock.monotonic())
+        if decision.diagnosis is not None and PREEMPTION in self.framework(info).plugins.post_filters:
+            self.measured.preemptions += 1
         plugins = decision.diagnosis.plugins if decision.diagnosis is not None else ("NodeName",)
         if decision.nominated is not None:
             self.state.nominate(info.uid, decision.nominated)
@@ -578,6 +577,7 @@ class Scheduler:
 
     def _evict(self, info: PodInfo, decision: Decision, number: int) -> None:
         uid = info.uid
+        self.measured.victims.observe(len(decision.victims))
         self.queue.hold(uid)
 
         def done() -> None:

@@ -5,18 +5,22 @@ Source: k8s v1.36 pkg/scheduler/framework/plugins/volumebinding/binder.go (BindP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
+import structlog
 
 from kcp.apis.semantics import volumes
 from kcp.client.client import Client
+from kcp.client.transport import Unreachable
 from kcp.machinery import meta
+from kcp.machinery.errors import ApiError
 from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.plugins.volume_binding import Provision
 
 Json = dict[str, Any]
+log = structlog.get_logger()
 BIND_TIMEOUT_S = 600.0
 
 
@@ -24,16 +28,21 @@ class VolumesNotBound(Exception):
     """Raised when the claims did not get their volumes; the pod must be decided on again."""
 
 
-def reserve(state: ClusterState, plans: Sequence[Provision]) -> None:
-    """Nobody else gets these volumes from now on."""
+def reserve(state: ClusterState, plans: Sequence[Provision], node: str) -> None:
+    """Nobody else gets these volumes from now on, and whoever shares the claims goes to that node."""
     for plan in plans:
         if plan.volume:
             state.reserved[plan.volume] = meta.key_of(plan.claim)
+        else:
+            state.selecting[meta.key_of(plan.claim)] = node
 
 
 def unreserve(state: ClusterState, plans: Sequence[Provision]) -> None:
     for plan in plans:
-        state.reserved.pop(plan.volume, None)
+        if plan.volume:
+            state.reserved.pop(plan.volume, None)
+        else:
+            state.selecting.pop(meta.key_of(plan.claim), None)
 
 
 async def bind_volumes(
@@ -44,18 +53,22 @@ async def bind_volumes(
     decision: int,
     changed: Callable[[], anyio.Event],
     timeout_s: float = BIND_TIMEOUT_S,
+    written: dict[str, Json] | None = None,
 ) -> None:
     """Write claimRefs and selected nodes, then wait until every claim is bound. `changed` is set on storage changes.
 
+    `written` takes what was written, by the name of the volume or the key of the claim.
     Raises VolumesNotBound, ApiError, Unreachable.
     """
     for plan in plans:
         if plan.volume:
-            await client.patch(
+            key = plan.volume
+            result = await client.patch(
                 "persistentvolumes", plan.volume, _claim_ref(plan.claim), "merge", cause=decision
             )
         else:
-            await client.patch(
+            key = meta.key_of(plan.claim)
+            result = await client.patch(
                 "persistentvolumeclaims",
                 meta.name(plan.claim),
                 {"metadata": {"annotations": {volumes.SELECTED_NODE: node}}},
@@ -63,12 +76,72 @@ async def bind_volumes(
                 meta.namespace(plan.claim),
                 cause=decision,
             )
+        if written is not None and result.object is not None:
+            written[key] = result.object
     with anyio.move_on_after(timeout_s):
         seen: set[str] = set()
         while not _all_bound(state, plans, node, seen):
             await changed().wait()
         return
     raise VolumesNotBound("binding volumes: context deadline exceeded")
+
+
+async def release_volumes(
+    client: Client,
+    state: ClusterState,
+    plans: Sequence[Provision],
+    node: str,
+    decision: int,
+    written: Mapping[str, Json],
+) -> None:
+    """Take back what `bind_volumes` wrote where nothing came of it yet: then the claims may go to another node.
+
+    Best effort: whatever changed since we last saw it stays as it is.
+    """
+    for plan in plans:
+        key = meta.key_of(plan.claim)
+        claim = _newer(state.objects["persistentvolumeclaims"].get(key), written.get(key))
+        if claim is None or volumes.is_fully_bound(claim) or meta.uid(claim) != meta.uid(plan.claim):
+            continue
+        try:
+            if plan.volume:
+                await _free_volume(client, state, plan, decision, written)
+            elif meta.annotations(claim).get(volumes.SELECTED_NODE) == node:
+                patch = {"metadata": {**_as_seen(claim), "annotations": {volumes.SELECTED_NODE: None}}}
+                await client.patch(
+                    "persistentvolumeclaims",
+                    meta.name(claim),
+                    patch,
+                    "merge",
+                    meta.namespace(claim),
+                    cause=decision,
+                )
+        except (ApiError, Unreachable) as error:
+            log.info("volume not released", claim=meta.key_of(claim), error=str(error))
+
+
+async def _free_volume(
+    client: Client, state: ClusterState, plan: Provision, decision: int, written: Mapping[str, Json]
+) -> None:
+    volume = _newer(state.objects["persistentvolumes"].get(plan.volume), written.get(plan.volume))
+    if volume is None or volumes.BOUND_BY_CONTROLLER not in meta.annotations(volume):
+        return
+    if volumes.is_bound_to(volume, plan.claim):
+        annotations = {volumes.BOUND_BY_CONTROLLER: None}
+        patch = {"metadata": {**_as_seen(volume), "annotations": annotations}, "spec": {"claimRef": None}}
+        await client.patch("persistentvolumes", plan.volume, patch, "merge", cause=decision)
+
+
+def _newer(seen: Json | None, written: Json | None) -> Json | None:
+    """The cache may not show yet what we wrote; nothing when it shows no such object any more."""
+    if seen is None or written is None or meta.uid(seen) != meta.uid(written):
+        return seen
+    return max(seen, written, key=lambda obj: int(meta.resource_version(obj)))
+
+
+def _as_seen(obj: Json) -> Json:
+    """The precondition that it is still so."""
+    return {"uid": meta.uid(obj), "resourceVersion": meta.resource_version(obj)}
 
 
 def _claim_ref(claim: Json) -> Json:

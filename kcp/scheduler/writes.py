@@ -21,7 +21,7 @@ from kcp.client.transport import Unreachable
 from kcp.machinery import meta
 from kcp.machinery.errors import ApiError, Conflict, NotFound
 from kcp.machinery.times import format_time
-from kcp.scheduler.dra.binding import deallocate
+from kcp.scheduler.dra.binding import free
 
 Json = dict[str, Any]
 EventWriter = Callable[[Json, str, str, str, str, Json | None], None]
@@ -69,13 +69,21 @@ class GroupStatusWrite:
 
 @frozen
 class Deallocation:
-    """A claim that loses its devices, so that its pod can get others elsewhere."""
+    """A claim that loses its devices, so that its pod can get others elsewhere; one of extended resources is deleted."""
 
     claim: Json
     decision: int
 
 
-Write = StatusWrite | Eviction | GroupStatusWrite | Deallocation
+@frozen
+class Memory:
+    """An object in which a plugin keeps what the next scheduler must know; it replaces the one before of that manager."""
+
+    object: Json
+    manager: str
+
+
+Write = StatusWrite | Eviction | GroupStatusWrite | Deallocation | Memory
 GROUP_CONDITION = "PodGroupScheduled"
 
 
@@ -192,8 +200,10 @@ class Writes:
                 group.start_soon(self._write_group, told)
             for eviction in evictions:
                 group.start_soon(self._evict, eviction)
+            for memory in {meta.key_of(w.object): w for w in batch if isinstance(w, Memory)}.values():
+                group.start_soon(self._write_memory, memory)
             for freed in [w for w in batch if isinstance(w, Deallocation)]:
-                group.start_soon(deallocate, self.client, freed.claim, freed.decision)
+                group.start_soon(free, self.client, freed.claim, freed.decision)
 
     async def _write_status(self, write: StatusWrite) -> None:
         patch = status_patch(write, format_time(self.clock.now()))
@@ -229,6 +239,16 @@ class Writes:
             pass  # it is gone, or another one of that name came
         except (ApiError, Unreachable) as error:
             log.warning("pod group status not written", group=meta.key_of(group), error=str(error))
+
+    async def _write_memory(self, memory: Memory) -> None:
+        obj = memory.object
+        try:
+            await self.client.patch(
+                "configmaps", meta.name(obj), obj, "apply", meta.namespace(obj), field_manager=memory.manager,
+                force=True,
+            )  # fmt: skip
+        except (ApiError, Unreachable) as error:
+            log.warning("memory not written", object=meta.key_of(obj), error=str(error))
 
     async def _evict(self, eviction: Eviction) -> None:
         """The last victim is deleted last: its end is what wakes the preemptor."""

@@ -84,6 +84,10 @@ class Behind(Exception):
         self.tail, self.whole = tail, whole
 
 
+class Superseded(Exception):
+    """Raised when a batch was handed over on top of one that failed: nothing was written of it."""
+
+
 Done = Callable[[BaseException | None], None]
 """Called once on the loop's thread: None = durable, Behind, or the reason why nothing was written."""
 
@@ -101,8 +105,15 @@ class Driver(Protocol):
     def commit(self, batch: Batch, done: Done) -> None:
         """Make the batch durable, whole or not at all, then call `done`, maybe before returning.
 
-        Never called again before `done`. After a failure the driver recovers by itself at the next call.
+        At most `depth` are on their way at once, each staged on the one before; `done` is called in their order. When one
+        fails, those on top of it fail too, with `Superseded` if surely nothing was written of them. After a failure the
+        driver recovers by itself at the next call.
         """
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How many batches may be on their way, now: at least one. Nothing else is asked of the driver meanwhile."""
         ...
 
     def idle(self, done: Done) -> bool:

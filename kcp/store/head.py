@@ -162,15 +162,19 @@ class Published:
         return None if record is None else self.leases.get(record.oid)
 
     def publish(self, batch: Batch) -> None:
-        objects = self.objects
+        resource, table = "", Table()
         for staged in batch.staged:
             event = staged.event
+            record = event.record
+            key = record.key
+            if key.resource != resource:
+                resource, table = key.resource, self.objects.table(key.resource)
             if event.op is Op.DELETED:
-                objects.remove(event.record.key)
+                table.remove((key.namespace, key.name))
             else:
-                objects.put(event.record)
-                if event.record.expires_us is not None:
-                    self._note_expiry(event.record)
+                table.put((key.namespace, key.name), record)
+                if record.expires_us is not None:
+                    self._note_expiry(record)
         for oid, lease in batch.leases.items():
             if lease is None:
                 self.leases.pop(oid, None)

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from kcp.base.clock import Clock
-from kcp.store import horizon, ttl
+from kcp.store import collecting, horizon, ttl
 from kcp.store.driver import Batch, Driver
 from kcp.store.feed import Feed
 from kcp.store.head import Published
@@ -53,11 +53,12 @@ class EventLog:
         api_history_s: float = horizon.PERIOD_S,
         read_only: bool = False,
     ) -> None:
-        snapshot = driver.load()
+        with collecting.put_off():
+            snapshot = driver.load()
+            self._published = Published(snapshot)
         self._driver = driver
         self._clock = clock
         self._api_history_s = api_history_s
-        self._published = Published(snapshot)
         self._feed = Feed()
         self._writer = Writer(driver, self._published, clock, self._publish, projections, snapshot.input_seq)
         self._writer.closing = read_only

@@ -45,6 +45,7 @@ class MemoryDriver:
 
     shared = False
     ahead_us = 0
+    depth = 1
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,8 +25,9 @@ from kcp.base.entropy import Entropy
 from kcp.store import leases
 from kcp.store import postgres_rows as rows
 from kcp.store import postgres_schema as ddl
-from kcp.store.driver import Batch, Behind, Done, Snapshot, Staged
+from kcp.store.driver import Batch, Behind, Done, Snapshot, Staged, Superseded
 from kcp.store.leases import LeaseRow
+from kcp.store.postgres_lane import LOST, Job, Lane, Unknown, Work
 from kcp.store.protocol import Event, KindRow, Record, StoreError, Unavailable
 
 if TYPE_CHECKING:
@@ -42,30 +42,24 @@ TAIL_EVENTS = 1000
 ACTORS_KEPT = 20_000
 COMMIT_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 30.0
-LOCK_TIMEOUT_S = 20.0
+LANES = 2
+"""So many batches may be on their way, each on a connection of its own: the database reads one while it writes another."""
 LOAD_WORK_MEM = "256MB"
 """So that the join of all live objects at the start needs no temporary files."""
 FIRST_ANALYZE_RV = 200
 CLOCK_SAMPLE_S = 10.0
 
-_LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-)
-"""After these nobody knows whether a commit happened."""
+
+async def _append(connection: asyncpg.Connection, arguments: tuple[Any, ...]) -> tuple[int, int, int]:
+    """(the head that was found, what new actors are numbered from, the database's clock)."""
+    found = await connection.fetchrow(rows.APPEND, *arguments, timeout=COMMIT_TIMEOUT_S)
+    return tuple(found)
 
 
 def in_a_loop_of_its_own(work: Callable[[], Awaitable[T]]) -> T:
     """Run it to its end, whether or not this thread has a loop."""
     with anyio.from_thread.start_blocking_portal() as portal:
         return portal.call(work)
-
-
-Work = Callable[[], Awaitable[None]]
 
 
 class PostgresDriver:
@@ -84,19 +78,16 @@ class PostgresDriver:
         self._resources: dict[int, str] = {}
         self._new_kinds: dict[str, KindRow] = {}
         self._interned = rows.Actors(ACTORS_KEPT)
-        self._connection: asyncpg.Connection | None = None
-        self._holding: Any = None
+        self._lanes = [Lane(self._connect, COMMIT_TIMEOUT_S) for _ in range(LANES)]
+        self._newest: Job | None = None
         self._losses = 0
-        self._unknown = False
         self._pool: asyncpg.Pool | None = None
         self._listening: asyncpg.Connection | None = None
         self._heard_rv = 0
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._working = asyncio.Lock()
         self._opening = asyncio.Lock()
-        self._telling = False
-        self._next: tuple[Work, Batch | None, Done] | None = None
+        self._telling: Lane | None = None
         self._analyzed_rv = 0
         self._ahead_us = 0
         self._sampled_s = 0.0
@@ -116,17 +107,19 @@ class PostgresDriver:
         """How far the database's clock is ahead of the machine's; a clock that is not the machine's is left alone."""
         return self._ahead_us
 
+    @property
+    def depth(self) -> int:
+        """One while others win, since what stands on a batch that is decided again was sent for nothing; and one while
+        kinds have no number yet.
+        """
+        return 1 if self._losses or self._new_kinds else LANES
+
     def load(self) -> Snapshot:
         """Upgrade the schema if need be, then read every live object, as text."""
-        collecting = gc.isenabled()
-        gc.disable()
         try:
             return in_a_loop_of_its_own(self._load)
-        except (*_LOST, asyncpg.PostgresError) as error:
+        except (*LOST, asyncpg.PostgresError) as error:
             raise StoreError(f"cannot open {ddl.shown(self._url)}: {ddl.words(error)}") from error
-        finally:
-            if collecting:
-                gc.enable()
 
     async def _load(self) -> Snapshot:
         if not self._read_only:
@@ -185,55 +178,76 @@ class PostgresDriver:
         self._new_kinds.update((row.resource, row) for row in kinds)
 
     def commit(self, batch: Batch, done: Done) -> None:
-        self._start(lambda: self._write(batch), batch, done)
+        self._start(lambda lane, job: self._write(lane, job, batch), done, batch)
 
     def catch_up(self, base_rv: int, done: Done, *, decided: bool = False) -> None:
-        self._start(lambda: self._look(base_rv, decided), None, done)
+        self._start(lambda lane, _: self._look(lane, base_rv, decided), done)
 
-    def _start(self, work: Work, batch: Batch | None, done: Done) -> None:
+    def _start(self, work: Work, done: Done, batch: Batch | None = None) -> None:
         """In the task that hands over the last answer, if there is one: then the server gets it in this turn of the loop."""
-        if self._telling:
-            self._next = work, batch, done
-            return
         self._loop = asyncio.get_running_loop()
-        task = self._loop.create_task(self._serve(work, batch, done))
+        below = self._newest
+        if below is not None and below.settled.is_set():
+            below = None
+        job = self._newest = Job(work, done, batch, below)
+        lane = self._telling
+        if lane is not None and lane.next is None:
+            lane.next = job
+            return
+        lane = min(self._lanes, key=lambda lane: lane.tasks)
+        lane.tasks += 1
+        task = self._loop.create_task(self._serve(lane, job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, work: Work, batch: Batch | None, done: Done) -> None:
-        async with self._working:
-            while True:
-                error = await self._attempt(work, batch)
-                self._next, self._telling = None, True
-                try:
-                    done(error)
-                finally:
-                    self._telling = False
-                if self._next is None:
-                    break
-                work, batch, done = self._next
-            await self._let_go()
+    async def _serve(self, lane: Lane, first: Job) -> None:
+        try:
+            async with lane.working:
+                job: Job | None = first
+                while job is not None:
+                    job = await self._do(lane, job)
+                await lane.let_go()
+        finally:
+            lane.tasks -= 1
 
-    async def _attempt(self, work: Work, batch: Batch | None) -> BaseException | None:
+    async def _do(self, lane: Lane, job: Job) -> Job | None:
+        """Returns what came of handing over the answer."""
+        error = await self._attempt(lane, job)
+        job.settle(error)
+        lane.next, self._telling = None, lane
+        try:
+            job.done(error)
+        finally:
+            self._telling = None
+        if self._newest is job:
+            self._newest = None
+        return lane.next
+
+    async def _attempt(self, lane: Lane, job: Job) -> BaseException | None:
+        error = await self._work(lane, job)
+        if await job.fate_below() is None or isinstance(error, Unknown):
+            return error
+        if error is None:
+            return Unknown(f"{ddl.shown(self._url)} has the change, and may have the one before it")
+        return Superseded()
+
+    async def _work(self, lane: Lane, job: Job) -> BaseException | None:
         try:
             if self._read_only or self._closed:
                 raise Unavailable(f"{ddl.shown(self._url)} is open read-only")
-            await self._reach()
-            await work()
-        except (Behind, StoreError) as error:
+            await self._reach(lane)
+            await job.work(lane, job)
+        except (Behind, Superseded, StoreError) as error:
             return error
-        except _LOST as error:
-            self._interned.forget_new()
-            await self._drop(self._connection)
-            return await self._after_loss(batch, error)
+        except LOST as error:
+            await lane.drop()
+            return await self._after_loss(lane, job, error)
         except asyncpg.PostgresError as error:
-            self._interned.forget_new()
-            await self._let_go()
+            await lane.let_go()
             return self._refused(error)
         except Exception as error:  # noqa: BLE001 whatever it is, the batch failed and everyone must hear of it
-            self._interned.forget_new()
-            await self._drop(self._connection)
-            return Unavailable(f"cannot write to {ddl.shown(self._url)}: {error}")
+            await lane.drop()
+            return Unknown(f"cannot write to {ddl.shown(self._url)}: {error}")
         return None
 
     def _refused(self, error: asyncpg.PostgresError) -> Unavailable:
@@ -241,77 +255,66 @@ class PostgresDriver:
             return Unavailable(f"{ddl.shown(self._url)} was restored meanwhile: start kcp again ({error})")
         return Unavailable(f"cannot write to {ddl.shown(self._url)}: {ddl.words(error)}")
 
-    async def _writer(self) -> asyncpg.Connection:
-        connection = self._connection
-        if connection is None or connection.is_closed():
-            self._holding = None
-            connection = self._connection = await self._connect(
-                lock_timeout=f"{LOCK_TIMEOUT_S:g}s",
-                statement_timeout=f"{COMMIT_TIMEOUT_S:g}s",
-                idle_in_transaction_session_timeout="5s",
-            )
-            if await connection.fetchval("SHOW synchronous_commit") == "off":
-                await connection.execute("SET synchronous_commit = on")
-        return connection
-
-    async def _reach(self) -> None:
+    async def _reach(self, lane: Lane) -> None:
         """Raises Unavailable when there is no connection: then surely nothing was written."""
         try:
-            await self._writer()
-        except (*_LOST, asyncpg.PostgresError) as error:
+            await lane.connection()
+        except (*LOST, asyncpg.PostgresError) as error:
             raise Unavailable(f"cannot reach {ddl.shown(self._url)}: {ddl.words(error)}") from error
 
-    async def _write(self, batch: Batch) -> None:
-        connection = await self._writer()
+    async def _write(self, lane: Lane, job: Job, batch: Batch) -> None:
+        connection = await lane.connection()
         if self._new_kinds:
             await self._register(connection)
-        arguments = rows.append_arguments(batch, self._kind_ids, self._interned, self._epoch)
-        await self._hold_if_losing(connection)
-        head_rv, actor_base, now_us = await connection.fetchrow(
-            rows.APPEND, *arguments, timeout=COMMIT_TIMEOUT_S
-        )
+        actors = self._interned.numbering()
+        arguments = rows.append_arguments(batch, self._kind_ids, actors, self._epoch)
+        await self._hold_if_losing(lane)
+        head_rv, actor_base, now_us = await _append(connection, arguments)
+        if head_rv < batch.base_rv and job.below is not None:
+            if await job.fate_below() is not None:
+                raise Superseded
+            head_rv, actor_base, now_us = await _append(
+                connection, arguments
+            )  # it had overtaken the one below
         if head_rv != batch.base_rv:
-            self._interned.forget_new()
             self._losses += 1
             await self._behind(connection, batch.base_rv, head_rv)
-        if self._holding is not None:
-            held, self._holding = self._holding, None
-            await held.commit()
+        await lane.commit_held()
         self._losses = 0
-        self._interned.keep_new(actor_base)
+        self._interned.keep(actors, actor_base)
         if self._clock.monotonic() - self._sampled_s > CLOCK_SAMPLE_S:
             self._set_clock(now_us)
         if batch.rv >= max(FIRST_ANALYZE_RV, self._analyzed_rv * 10):
             self._analyzed_rv = batch.rv
-            await self._analyze(connection)
+            await self._analyze(lane)
 
-    async def _analyze(self, connection: asyncpg.Connection) -> None:
+    async def _analyze(self, lane: Lane) -> None:
         """Plans made while the tables were small would scan. Its failure is not the batch's, which is committed."""
         try:
+            connection = await lane.connection()
             await connection.execute("ANALYZE objects, leases, events", timeout=COMMIT_TIMEOUT_S)
-        except (*_LOST, asyncpg.PostgresError) as error:
+        except (*LOST, asyncpg.PostgresError) as error:
             log.warning("cannot analyze the event log", error=ddl.words(error))
-            if isinstance(error, _LOST):
-                await self._drop(connection)
+            if isinstance(error, LOST):
+                await lane.drop()
 
-    async def _hold_if_losing(self, connection: asyncpg.Connection) -> None:
+    async def _hold_if_losing(self, lane: Lane) -> None:
         """Open the transaction in which the lock of the head row outlives a loss."""
-        if self._holding is None and self._losses > 1:
-            self._holding = connection.transaction()
-            await self._holding.start()
+        if self._losses > 1:
+            await lane.hold()
 
-    async def _look(self, base_rv: int, decided: bool) -> None:
-        connection = await self._writer()
+    async def _look(self, lane: Lane, base_rv: int, decided: bool) -> None:
+        connection = await lane.connection()
         if decided:
-            await self._hold_if_losing(connection)
-        lock = " FOR UPDATE" if self._holding is not None else ""
+            await self._hold_if_losing(lane)
+        lock = " FOR UPDATE" if lane.holding else ""
         head_rv = await connection.fetchval(f"SELECT rv FROM head WHERE id = 1{lock}", timeout=READ_TIMEOUT_S)
         if head_rv != base_rv:
             self._losses += decided
             await self._behind(connection, base_rv, head_rv)
         if decided:
             self._losses = 0
-        await self._let_go()
+        await lane.let_go()
 
     async def _behind(self, connection: asyncpg.Connection, base_rv: int, head_rv: int) -> None:
         if head_rv < base_rv:
@@ -346,7 +349,7 @@ class PostgresDriver:
         return Batch(base_rv, head_rv, ts_us, 0, staged, touched, horizon=horizon), live
 
     async def _register(self, connection: asyncpg.Connection) -> None:
-        news, self._new_kinds = self._new_kinds, {}
+        news = dict(self._new_kinds)
         kinds = [
             {
                 "kind_id": 0, "grp": row.group, "version": row.version, "kind": row.kind, "plural": row.plural,
@@ -354,56 +357,32 @@ class PostgresDriver:
             }
             for row in news.values()
         ]  # fmt: skip
-        try:
-            await connection.execute("SELECT kcp_register($1)", orjson.dumps(kinds).decode())
-        except BaseException:
-            self._new_kinds = {**news, **self._new_kinds}
-            raise
+        await connection.execute("SELECT kcp_register($1)", orjson.dumps(kinds).decode())
         await self._load_kinds(connection)
+        self._new_kinds = {name: row for name, row in self._new_kinds.items() if news.get(name) != row}
 
-    async def _after_loss(self, batch: Batch | None, error: BaseException) -> BaseException | None:
+    async def _after_loss(self, lane: Lane, job: Job, error: BaseException) -> BaseException | None:
         """The answer was lost: wait until the old connection's work is decided, then see whether the batch is there."""
         place = ddl.shown(self._url)
         lost = Unavailable(f"cannot reach {place}: {ddl.words(error)}")
+        batch = job.batch
         if batch is None:
             return lost
+        await job.fate_below()
         try:
-            connection = await self._writer()
+            connection = await lane.connection()
             async with connection.transaction():
                 await connection.execute("SELECT 1 FROM head WHERE id = 1 FOR UPDATE")
                 limit = max(TAIL_EVENTS, 2 * len(batch.staged))
                 tail, live = await self._tail(connection, batch.base_rv, limit)
         except Exception as again:  # noqa: BLE001 whatever it is, those who wait must hear of it
-            await self._drop(self._connection)
-            return Unavailable(
+            await lane.drop()
+            return Unknown(
                 f"cannot reach {place}: {ddl.words(error)}; on a second look: {ddl.words(again)}; the outcome is unknown"
             )
         log.warning("event log reached again", place=place, rv=tail.rv)
         told = [staged.event for staged in tail.staged]
         return None if rows.stored_by_us(told, batch, live) else lost
-
-    async def _let_go(self) -> None:
-        """Give back the lock of the head row, if it is held."""
-        held, self._holding = self._holding, None
-        if held is not None:
-            try:
-                await held.rollback()
-            except (*_LOST, asyncpg.PostgresError):
-                await self._drop(self._connection)
-
-    async def _drop(self, connection: asyncpg.Connection | None) -> None:
-        """Never trust the connection again; end its work on the server, if the server can be reached."""
-        self._connection = self._holding = None
-        if connection is None:
-            return
-        pid = connection.get_server_pid()
-        connection.terminate()
-        with contextlib.suppress(*_LOST, asyncpg.PostgresError):
-            other = await self._connect()
-            try:
-                await other.execute("SELECT pg_terminate_backend($1)", pid)
-            finally:
-                await other.close()
 
     def chore(self, work: Callable[[Any], None], done: Done) -> None:
         del work
@@ -446,7 +425,7 @@ class PostgresDriver:
             pool = await self._opened()
             async with pool.acquire(timeout=READ_TIMEOUT_S) as connection:
                 return await work(connection)
-        except (*_LOST, asyncpg.PostgresError) as error:
+        except (*LOST, asyncpg.PostgresError) as error:
             raise Unavailable(f"cannot read {ddl.shown(self._url)}: {ddl.words(error)}") from error
 
     async def _opened(self) -> asyncpg.Pool:
@@ -533,7 +512,7 @@ class PostgresDriver:
         if self._closed:
             return
         self._closed = True
-        opened: Iterable[Any] = (self._connection, self._listening, self._pool)
+        opened: Iterable[Any] = (*self._lanes, self._listening, self._pool)
         if self._loop is None or self._loop.is_closed():
             return
         for thing in opened:

@@ -104,20 +104,34 @@ def document(text: str | None, raw: bytes | None, rv: int) -> Document:
 
 
 class Actors:
-    """Actors to their numbers. Several daemons number actors, so new ones get theirs inside the append.
-
-    `number` gives a new actor -1, -2 … for this batch; `keep_new(base)` tells that -n became base + n.
-    """
+    """Actors to their numbers. Several daemons number actors, so new ones get theirs inside the append."""
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._ids: dict[Actor, int] = {}
-        self._new: dict[Actor, int] = {}
+
+    def numbering(self) -> Numbering:
+        """For one batch."""
+        return Numbering(self._ids)
+
+    def keep(self, found: Numbering, base: int) -> None:
+        """A batch is in the log: its new actors got the numbers after `base`."""
+        if len(self._ids) + len(found.new) > self._kept:
+            self._ids.clear()
+        self._ids.update((actor, base - number) for actor, number in found.new.items())
+
+
+class Numbering:
+    """The actors of one batch: those that are known with their numbers, new ones with -1, -2 …"""
+
+    def __init__(self, known: Mapping[Actor, int]) -> None:
+        self._known = known
+        self.new: dict[Actor, int] = {}
 
     def number(self, actor: Actor) -> int:
-        number = self._ids.get(actor) or self._new.get(actor)
+        number = self._known.get(actor) or self.new.get(actor)
         if number is None:
-            number = self._new[actor] = -1 - len(self._new)
+            number = self.new[actor] = -1 - len(self.new)
         return number
 
     def new_rows(self) -> list[Json]:
@@ -127,17 +141,8 @@ class Actors:
                 "user_agent": storable_text(actor.user_agent), "field_manager": storable_text(actor.field_manager),
                 "source_ip": storable_text(actor.source_ip),
             }
-            for actor in self._new
+            for actor in self.new
         ]  # fmt: skip
-
-    def keep_new(self, base: int) -> None:
-        if len(self._ids) + len(self._new) > self._kept:
-            self._ids.clear()
-        self._ids.update((actor, base - number) for actor, number in self._new.items())
-        self._new = {}
-
-    def forget_new(self) -> None:
-        self._new = {}
 
 
 _NAMES = {table.name: [str(c.name) for c in table.columns] for table in tables.metadata.sorted_tables}
@@ -163,7 +168,7 @@ def _storable_value(value: Any) -> Any:
 
 
 def append_arguments(
-    batch: Batch, kind_ids: Mapping[str, int], actors: Actors, epoch: int
+    batch: Batch, kind_ids: Mapping[str, int], actors: Numbering, epoch: int
 ) -> tuple[Any, ...]:
     """The arguments of `kcp_append`, in its order."""
     *events, bodies, raw = _columns(_event_rows(batch.staged, actors), 10)
@@ -229,7 +234,7 @@ def _columns(found: Sequence[Row], width: int) -> list[list[Any]]:
     return [list(column) for column in zip(*found, strict=True)] if found else [[] for _ in range(width)]
 
 
-def _event_rows(staged_events: Sequence[Staged], actors: Actors) -> list[Row]:
+def _event_rows(staged_events: Sequence[Staged], actors: Numbering) -> list[Row]:
     found: list[Row] = []
     for staged in staged_events:
         event = staged.event

@@ -18,6 +18,7 @@ import orjson
 from kcp.base.entropy import Entropy
 from kcp.store import postgres_rows, postgres_schema, tables
 from kcp.store.facts import fold
+from kcp.store.log import DECISIONS_PER_LIFE
 from kcp.store.postgres import in_a_loop_of_its_own
 from kcp.store.postgres_reader import PostgresReader
 from kcp.store.protocol import Projection, StoreError
@@ -29,6 +30,13 @@ _BASE = (
     " ORDER BY z.rv DESC LIMIT 1) e WHERE o.oid <= $1 AND (o.delete_rv IS NULL OR o.delete_rv > $1) AND $2::bigint >= 0"
 )
 
+_STARTED = (
+    f"SELECT d.decision_id / {DECISIONS_PER_LIFE} FROM decisions d WHERE d.rv_after >= $1 AND d.rv_after <= $2 UNION (SELECT"
+    " (i.payload->>'epoch')::bigint FROM inputs i WHERE i.kind = 'start' AND i.rv_after <= $1"
+    " ORDER BY i.rv_after DESC, i.seq DESC LIMIT 1)"
+)
+"""The processes that ran in the range, by the number that they started with."""
+
 _RANGE: tuple[tuple[str, str], ...] = (
     ("kinds", "FROM kinds e WHERE $1::bigint <= $2::bigint"),
     ("objects", f"FROM objects o JOIN objects e ON e.oid = o.oid WHERE {_ALIVE}"),
@@ -37,7 +45,11 @@ _RANGE: tuple[tuple[str, str], ...] = (
     ("leases", "FROM leases e WHERE $1::bigint <= $2::bigint AND e.oid <= $2"),
     ("actors", "FROM actors e WHERE $1::bigint <= $2::bigint"),
     ("decisions", "FROM decisions e WHERE e.rv_after >= $1 AND e.rv_after <= $2"),
-    ("inputs", "FROM inputs e WHERE e.rv_after >= $1 AND e.rv_after <= $2"),
+    (
+        "inputs",
+        "FROM inputs e WHERE e.rv_after <= $2 AND (e.rv_after >= $1 OR (e.kind = 'start' AND"
+        f" (e.payload->>'epoch')::bigint IN ({_STARTED})))",
+    ),
     (
         "ticks",
         "FROM ticks e WHERE e.rv <= $2 AND e.rv >= coalesce((SELECT max(t.rv) FROM ticks t WHERE t.rv <= $1), 0)",

@@ -10,7 +10,6 @@ two indexes, so the cost does not grow with older history. Each then needs one s
 from __future__ import annotations
 
 import functools
-import gc
 import hashlib
 import heapq
 import sqlite3
@@ -20,10 +19,9 @@ from typing import Any
 
 import orjson
 
-from kcp.base.values import frozen
 from kcp.machinery.document import Document
 from kcp.machinery.gvk import group_resource
-from kcp.store import leases
+from kcp.store import collecting, leases
 from kcp.store.columns import COLUMNS, FACTS
 from kcp.store.driver import Batch, Staged
 from kcp.store.leases import LeaseRow
@@ -54,8 +52,6 @@ def insert(table: str, *, bodies: Sequence[str] = (), or_: str = "", leave: Sequ
 
 INSERT_EVENT = insert("events", bodies=("body",), leave=("body_raw",))
 INSERT_OBJECT = insert("objects")
-MOVE_OBJECT = "UPDATE objects SET rv = ? WHERE oid = ?"
-UPDATE_OBJECT = "UPDATE objects SET rv = ?, delete_rv = ?, expires_us = ? WHERE oid = ?"
 PUT_LEASE = insert("leases", bodies=("body",), or_="OR REPLACE ")
 DROP_LEASE = "DELETE FROM leases WHERE oid = ?"
 INSERT_ACTOR = insert("actors")
@@ -75,24 +71,13 @@ WIDE_STEP = 32
 @functools.cache
 def _wide(statement: str, width: int) -> str:
     """The statement for `width` rows at once: SQLite runs it without the interpreter lock, and asks for it once."""
-    if statement.startswith("INSERT"):
-        head, mark, row = statement.partition("VALUES ")
-        return head + mark + ", ".join([row] * width)
-    row = "({})".format(", ".join("?" * statement.count("?")))
-    listed = ", ".join([row] * width)
-    return f"{_WIDE_UPDATES[statement]} FROM (VALUES {listed}) v WHERE oid = +v.column{statement.count('?')}"
-
-
-_WIDE_UPDATES = {
-    MOVE_OBJECT: "UPDATE objects NOT INDEXED SET rv = v.column1",
-    UPDATE_OBJECT: "UPDATE objects NOT INDEXED SET rv = v.column1, delete_rv = v.column2, expires_us = v.column3",
-}
-"""`NOT INDEXED` and `+` leave the planner one way, whatever the statistics say: each row seeks its object."""
+    head, mark, row = statement.partition("VALUES ")
+    return head + mark + ", ".join([row] * width)
 
 
 def execute(connection: sqlite3.Connection, statement: str, values: Rows) -> None:
     """`executemany`, in few steps."""
-    if len(values) < WIDE_FROM or not statement.startswith(("INSERT", "UPDATE")):
+    if len(values) < WIDE_FROM or not statement.startswith("INSERT"):
         connection.executemany(statement, values)
         return
     at, end = 0, len(values)
@@ -163,73 +148,18 @@ def kind_values(kind_id: int, row: KindRow) -> tuple[Any, ...]:
     return (kind_id, row.group, row.version, row.kind, row.plural, int(row.namespaced), row.history_class)
 
 
-@frozen
-class Changes:
-    """The rows of a batch for `events` and `objects`. `moved` only point to a newer event: they touch no index."""
-
-    events: Rows
-    moved: Rows
-    changed: Rows
-    born: Rows
-
-
-def statements(batch: Batch, kind_ids: Mapping[str, int], actors: Actors) -> Iterator[tuple[str, Rows]]:
-    """What to execute, in order, with its rows; removals before births, since a name may be reused at once."""
-    rows = _changes(batch, kind_ids, actors)
-    yield INSERT_ACTOR, actors.new_rows()
-    yield INSERT_EVENT, rows.events
-    yield MOVE_OBJECT, rows.moved
-    yield UPDATE_OBJECT, rows.changed
-    yield INSERT_OBJECT, rows.born
+def statements(batch: Batch, actors: Actors) -> list[tuple[str, Rows]]:
+    """What to execute beside the changes themselves (`sqlite_append`), with its rows. `actors` has numbered the batch's."""
+    found = [(INSERT_ACTOR, actors.new_rows())]
     if batch.leases:
         kept = [lease for lease in batch.leases.values() if lease is not None]
-        yield PUT_LEASE, [lease_values(lease) for lease in kept]
-        yield DROP_LEASE, [(oid,) for oid, lease in batch.leases.items() if lease is None]
-    yield INSERT_TICK, list(batch.ticks)
-    for table, facts in batch.facts.items():
-        yield INSERT_FACT[table], list(facts)
-    yield INSERT_DECISION, [decision_values(rv, decision) for rv, decision in batch.decisions]
-    yield INSERT_INPUT, [input_values(rv, seq, entry) for rv, seq, entry in batch.inputs]
-
-
-def _changes(batch: Batch, kind_ids: Mapping[str, int], actors: Actors) -> Changes:
-    events: Rows = []
-    born: dict[int, tuple[Any, ...]] = {}
-    changed: dict[int, tuple[Any, ...]] = {}
-    moved: dict[int, tuple[int, int]] = {}
-    for staged in batch.staged:
-        event = staged.event
-        op, record, rv, cause = event.op, event.record, event.rv, event.cause
-        if op is Op.RENEWED:
-            continue
-        oid = record.oid
-        events.append(
-            (rv, oid, op.value, staged.prev_rv, event.ts_us, actors.number(cause.actor), cause.decision_id,
-             cause.request_id or None, 0, staged.body)
-        )  # fmt: skip
-        delete_rv = rv if op is Op.DELETED else None
-        expires_us = record.expires_us if delete_rv is None else None
-        if op is Op.ADDED or oid in born:
-            key = record.key
-            born[oid] = (
-                oid,
-                kind_ids[key.resource],
-                key.namespace,
-                key.name,
-                record.uid,
-                rv,
-                delete_rv,
-                expires_us,
-            )
-        elif delete_rv is None and oid not in changed and _expires(event.previous) == expires_us:
-            moved[oid] = (rv, oid)
-        else:
-            changed[oid] = (rv, delete_rv, expires_us, oid)
-    return Changes(events, list(moved.values()), list(changed.values()), list(born.values()))
-
-
-def _expires(record: Record | None) -> int | None:
-    return None if record is None else record.expires_us
+        found.append((PUT_LEASE, [lease_values(lease) for lease in kept]))
+        found.append((DROP_LEASE, [(oid,) for oid, lease in batch.leases.items() if lease is None]))
+    found.append((INSERT_TICK, list(batch.ticks)))
+    found.extend((INSERT_FACT[table], list(facts)) for table, facts in batch.facts.items())
+    found.append((INSERT_DECISION, [decision_values(rv, decision) for rv, decision in batch.decisions]))
+    found.append((INSERT_INPUT, [input_values(rv, seq, entry) for rv, seq, entry in batch.inputs]))
+    return [(statement, values) for statement, values in found if values]
 
 
 def lease_values(lease: LeaseRow) -> tuple[Any, ...]:
@@ -359,13 +289,8 @@ def list_at(
             "limit": -1 if limit is None else limit,
         },
     )  # fmt: skip
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with collecting.put_off():
         records = [_record(resource, values) for values in found]
-    finally:
-        if collecting:
-            gc.enable()
     records.sort(key=_place)
     return records
 

@@ -12,7 +12,6 @@ answers fast. With `inline` always on the loop, and reads too, for the determini
 from __future__ import annotations
 
 import asyncio
-import gc
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +23,9 @@ import anyio
 import structlog
 
 from kcp.base.clock import Clock
-from kcp.store import archive, rows, sealed_rows
+from kcp.store import archive, rows, sealed_rows, sqlite_append
 from kcp.store.archive import Archive
-from kcp.store.driver import Batch, Behind, Done, Snapshot
+from kcp.store.driver import Batch, Behind, Done, Snapshot, Superseded
 from kcp.store.protocol import Event, KindRow, Record, StoreError, Unavailable
 from kcp.store.seal_sqlite import transaction
 
@@ -36,19 +35,22 @@ T = TypeVar("T")
 
 CHORE_LOG_BYTES = 256 * 1024
 """What a transaction of sealing adds to the write-ahead log, about."""
-CHECKPOINT_BYTES = 16 * 1024 * 1024
+CHECKPOINT_BYTES = 32 * 1024 * 1024
 INLINE_BYTES = 96 * 1024
 """A larger batch is committed by the worker thread."""
-COMMIT_LOG_BYTES = 28 * 1024
+COMMIT_LOG_BYTES = 56 * 1024
 """What the smallest commit adds to the write-ahead log: a page of each table and index that it touches."""
 FAST_COMMIT_S = 0.002
 ASK_AGAIN_S = 5.0
 """How long commits stay in the worker before the disk is asked again."""
 _MEASURED = 64
+WORKER_BATCHES = 2
+"""So many the worker may have, so that it need not wait for the loop between two."""
 READERS = 2
 ACTORS_KEPT = 20_000
 
 _PRAGMAS = (
+    "PRAGMA page_size=8192",
     "PRAGMA auto_vacuum=INCREMENTAL",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -61,7 +63,10 @@ _PRAGMAS = (
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """The writing connection. `auto_vacuum` counts only before the first table exists."""
+    """The writing connection. `page_size` and `auto_vacuum` count only before the first table exists.
+
+    Pages of 8 KiB keep twice as many versions of 1.5 KiB together as those of 4 KiB: a fifth less to write, half the calls.
+    """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     try:
         for pragma in _PRAGMAS:
@@ -69,6 +74,12 @@ def connect(path: Path) -> sqlite3.Connection:
     except sqlite3.Error:
         connection.close()
         raise
+    return connection
+
+
+def _writing(path: Path) -> sqlite3.Connection:
+    connection = connect(path)
+    sqlite_append.prepare(connection)
     return connection
 
 
@@ -134,6 +145,8 @@ class SqliteDriver:
         self._kind_ids: dict[str, int] = {}
         self._resources: dict[int, str] = {}
         self._new_kinds: dict[str, KindRow] = {}
+        self._in_worker_now = 0
+        self._failures = self._failures_told = 0
         self._interned = rows.Actors(ACTORS_KEPT)
         self._since_checkpoint = 0
         self._analyzed_rv = 0
@@ -149,6 +162,10 @@ class SqliteDriver:
     def life(self) -> int:
         return self._epoch
 
+    @property
+    def depth(self) -> int:
+        return 1 if self._worker is None else WORKER_BATCHES
+
     def catch_up(self, base_rv: int, done: Done, *, decided: bool = False) -> None:
         """Nobody else writes."""
         del base_rv, decided
@@ -161,8 +178,6 @@ class SqliteDriver:
     def load(self) -> Snapshot:
         """Take over the file: raise the epoch, read every live object as bytes."""
         connection = connect_read_only(self._path) if self._read_only else self._writer()
-        collecting = gc.isenabled()
-        gc.disable()
         try:
             return self._load(connection)
         except BaseException as error:
@@ -171,9 +186,6 @@ class SqliteDriver:
             if isinstance(error, sqlite3.DatabaseError):
                 raise StoreError(f"{self._path} is damaged: {error}") from error
             raise
-        finally:
-            if collecting:
-                gc.enable()
 
     def _load(self, connection: sqlite3.Connection) -> Snapshot:
         connection.execute("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
@@ -213,7 +225,7 @@ class SqliteDriver:
 
     def _writer(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = connect(self._path)
+            self._connection = _writing(self._path)
             if not self._durable:
                 self._connection.execute("PRAGMA synchronous=OFF")
         return self._connection
@@ -229,20 +241,30 @@ class SqliteDriver:
     def commit(self, batch: Batch, done: Done) -> None:
         kinds, self._new_kinds = self._new_kinds, {}
 
+        failures = self._failures_told
+
         def concluded(error: BaseException | None) -> None:
             if error is not None:
+                self._failures_told += 1
                 self._new_kinds = {**kinds, **self._new_kinds}
             done(error)
 
+        def landed(error: BaseException | None) -> None:
+            self._in_worker_now -= 1
+            concluded(error)
+
         if self._worker is None or self._fits_loop(batch):
-            error = self._attempt(lambda: self._write(batch, kinds))
+            error = self._attempt(lambda: self._write(batch, kinds, failures))
             self._judge_disk()
             concluded(error)
         else:
-            self._in_worker(lambda: self._write(batch, kinds), concluded)
+            self._in_worker_now += 1
+            self._in_worker(lambda: self._write(batch, kinds, failures), landed)
 
     def _fits_loop(self, batch: Batch) -> bool:
-        return self._connection is not None and batch.size_bytes <= INLINE_BYTES and self._may_block()
+        if self._connection is None or self._in_worker_now:
+            return False
+        return batch.size_bytes <= INLINE_BYTES and self._may_block()
 
     def _may_block(self) -> bool:
         """Whether the disk has answered fast enough, when last asked, to wait for it on the loop."""
@@ -272,20 +294,30 @@ class SqliteDriver:
     def _attempt(self, work: Callable[[], None]) -> BaseException | None:
         try:
             work()
-        except (Behind, StoreError) as error:
+        except (Behind, Superseded, StoreError) as error:
             return error
         except Exception as error:  # noqa: BLE001 whatever it is, the batch failed and everyone must hear of it
             return Unavailable(f"cannot write {self._path}: {error}")
         return None
 
-    def _write(self, batch: Batch, kinds: Mapping[str, KindRow]) -> None:
+    def _write(self, batch: Batch, kinds: Mapping[str, KindRow], failures: int) -> None:
+        """`failures`: how many batches had failed, as far as the loop knew when it handed this one over."""
+        if failures != self._failures:
+            self._failures += 1
+            raise Superseded
+        try:
+            self._write_on_top(batch, kinds)
+        except BaseException:
+            self._failures += 1
+            raise
+
+    def _write_on_top(self, batch: Batch, kinds: Mapping[str, KindRow]) -> None:
         if self._read_only or self._closed:
             raise Unavailable(f"{self._path} is open read-only")
         if self._connection is None:
             self._recover(batch.base_rv)
         try:
             self._execute(self._writer(), batch, kinds)
-            self._commit(self._writer())
         except Exception as error:  # noqa: BLE001 whatever it is, the transaction must not stay open
             self._look_after_failure(batch, error)
         self._interned.keep_new()
@@ -295,27 +327,24 @@ class SqliteDriver:
             self._checkpoint("PASSIVE")
 
     def _execute(self, connection: sqlite3.Connection, batch: Batch, kinds: Mapping[str, KindRow]) -> None:
-        """All of a transaction but its end."""
-        connection.execute("BEGIN IMMEDIATE")
+        """All of a transaction, with its end."""
+        found = sqlite_append.values(batch, self._kind_ids, self._interned, self._epoch)
+        changes = sqlite_append.statements(found)
+        more = rows.statements(batch, self._interned)
         if kinds:
-            connection.executemany(
-                rows.UPSERT_KIND,
-                [rows.kind_values(self._kind_ids[name], row) for name, row in kinds.items()],
-            )
-        for statement, values in rows.statements(batch, self._kind_ids, self._interned):
-            if values:
-                rows.execute(connection, statement, values)
-        updated = connection.execute(
-            "UPDATE head SET rv = ?, ts_us = ?, unlogged = unlogged + ?, horizon_rv = max(horizon_rv, ?)"
-            " WHERE id = 1 AND epoch = ? AND rv = ?",
-            (batch.rv, batch.ts_us, batch.unlogged, batch.horizon or 0, self._epoch, batch.base_rv),
-        )
-        if updated.rowcount != 1:
-            raise sqlite3.OperationalError("another writer has taken over")
-
-    def _commit(self, connection: sqlite3.Connection) -> None:
+            numbered = [rows.kind_values(self._kind_ids[name], row) for name, row in kinds.items()]
+            more.append((rows.UPSERT_KIND, numbered))
         before = self._clock.monotonic()
-        connection.execute("COMMIT")
+        if more or len(changes) > 1:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement, values in more:
+                rows.execute(connection, statement, values)
+            for statement, flat in changes:
+                connection.execute(statement, flat)
+            before = self._clock.monotonic()
+            connection.execute("COMMIT")
+        else:
+            connection.execute(*changes[0])
         if self._may_block():
             self._commit_s.append(self._clock.monotonic() - before)
 
@@ -336,7 +365,7 @@ class SqliteDriver:
 
     def _recover(self, base_rv: int) -> None:
         """Open again under a higher epoch. Raises Behind when the file holds more than was published."""
-        connection = connect(self._path)
+        connection = _writing(self._path)
         try:
             connection.execute("BEGIN IMMEDIATE")
             taken = connection.execute(
@@ -395,7 +424,7 @@ class SqliteDriver:
             raise
         self._sealed_rv = sealed_rv
         self._since_checkpoint += CHORE_LOG_BYTES
-        if self._since_checkpoint > CHECKPOINT_BYTES // 8:
+        if self._since_checkpoint > CHECKPOINT_BYTES // 16:
             self._checkpoint("PASSIVE")
 
     def _analyze_at(self) -> int:

@@ -160,8 +160,7 @@ class Stage:
             prev_rv = 0 if before is None else before.logged_rv
             if renewal:
                 op, self.unlogged = Op.RENEWED, self.unlogged + 1
-        self._stage(Event(rv, op, record, current, ts_us, operation.cause), prev_rv, body)
-        self._set(self._overlay(resource), (key.namespace, key.name), record)
+        self._stage(Event(rv, op, record, current, ts_us, operation.cause), prev_rv, body, record)
         return Committed(rv, op, record, current)
 
     def _remove(self, operation: Operation, current: Record | None) -> Committed:
@@ -176,27 +175,28 @@ class Stage:
                 prev_rv, body = lease.logged_rv, lease.body
             self._set(self._leases, current.oid, None)
         last = at_revision(current, rv)
-        self._stage(Event(rv, Op.DELETED, last, current, ts_us, operation.cause), prev_rv, body)
-        self._set(self._overlay(key.resource), (key.namespace, key.name), None)
+        self._stage(Event(rv, Op.DELETED, last, current, ts_us, operation.cause), prev_rv, body, None)
         return Committed(rv, Op.DELETED, last, current)
 
     def _next_ts(self) -> int:
         after = self.ts_us + 1
         return after if after > self._now_us else self._now_us
 
-    def _stage(self, event: Event, prev_rv: int, body: bytes | None) -> None:
+    def _stage(self, event: Event, prev_rv: int, body: bytes | None, state: Record | None) -> None:
         second = event.ts_us // 1_000_000
         if second > self.ts_us // 1_000_000:
             self.ticks.append((second, self.rv))
         self.rv, self.ts_us = event.rv, event.ts_us
         self.staged.append(Staged(event, prev_rv, body))
         self.size_bytes += 200 if body is None else 200 + len(body)
-
-    def _overlay(self, resource: str) -> dict[Place, Record | None]:
-        changed = self._changed.get(resource)
+        key = event.record.key
+        changed = self._changed.get(key.resource)
         if changed is None:
-            changed = self._changed[resource] = {}
-        return changed
+            changed = self._changed[key.resource] = {}
+        if self._undo is None:
+            changed[key.namespace, key.name] = state
+        else:
+            self._set(changed, (key.namespace, key.name), state)
 
     def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
         if self._undo is not None:

@@ -30,6 +30,7 @@ from kcp.base.clock import Clock, microseconds
 from kcp.base.entropy import SystemEntropy
 from kcp.base.values import frozen
 from kcp.store import archive, check, leases, rows, schema
+from kcp.store.log import DECISIONS_PER_LIFE
 from kcp.store.open import FILE_NAME, is_postgres, lock, partial, sqlite_path
 from kcp.store.protocol import StoreError
 from kcp.store.redaction import keyed_mask, redact_rows
@@ -51,6 +52,13 @@ class Exported:
 _LIFE = "o.oid <= :last AND (o.delete_rv IS NULL OR o.delete_rv > :base)"
 _NEWEST_BASE = "(SELECT max(z.rv) FROM src.events z WHERE z.oid = o.oid AND z.rv <= :base)"
 
+_STARTED = (
+    f"SELECT decision_id / {DECISIONS_PER_LIFE} FROM src.decisions WHERE rv_after >= :base AND rv_after <= :last UNION SELECT * FROM"
+    " (SELECT json_extract(payload, '$.epoch') FROM src.inputs WHERE kind = 'start' AND rv_after <= :base"
+    " ORDER BY rv_after DESC, seq DESC LIMIT 1)"
+)
+"""The processes that ran in the range: what each said of itself at its start goes along, from however long before."""
+
 _COPY: tuple[str, ...] = (
     "INSERT INTO kinds SELECT * FROM src.kinds",
     f"INSERT INTO objects SELECT * FROM src.objects o WHERE {_LIFE}",
@@ -62,7 +70,8 @@ _COPY: tuple[str, ...] = (
     "INSERT INTO leases SELECT l.* FROM src.leases l JOIN objects o ON o.oid = l.oid WHERE o.delete_rv IS NULL",
     "INSERT INTO actors SELECT * FROM src.actors WHERE actor_id IN (SELECT actor_id FROM events)",
     "INSERT INTO decisions SELECT * FROM src.decisions WHERE rv_after >= :base AND rv_after <= :last",
-    "INSERT INTO inputs SELECT * FROM src.inputs WHERE rv_after >= :base AND rv_after <= :last",
+    "INSERT INTO inputs SELECT * FROM src.inputs WHERE rv_after <= :last AND (rv_after >= :base"
+    f" OR (kind = 'start' AND json_extract(payload, '$.epoch') IN ({_STARTED})))",
     "INSERT INTO ticks SELECT * FROM src.ticks WHERE rv <= :last"
     " AND rv >= coalesce((SELECT max(t.rv) FROM src.ticks t WHERE t.rv <= :base), 0)",
     *(
@@ -144,7 +153,8 @@ def _range(head: int, oldest: int, first_rv: int, last_rv: int | None) -> tuple[
     last = head if last_rv is None else min(last_rv, head)
     base = max(oldest, first_rv - 1)
     if base > last:
-        raise StoreError(f"there is nothing to export: the log ends at {last}, before {first_rv}")
+        where = f"the log ends at {head}" if last == head else f"the range ends at {last}"
+        raise StoreError(f"there is nothing to export: {where}, before {first_rv}")
     return base, last
 
 

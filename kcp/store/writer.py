@@ -5,8 +5,9 @@ wait. So an append works whether or not `Store.run` is running, and nothing that
 
     queued ──_drain──▶ staged ──driver.commit──▶ durable ──publish──▶ feed, then the answers
 
-While a batch is on its way to the disk the next one is decided ahead, on top of it. If the batch fails, or another
-daemon was faster, or an operation decided ahead is cancelled, what was decided ahead is forgotten and decided again.
+While a batch is on its way to the disk the next one is decided ahead, on top of it, and follows it before its outcome is
+known if the driver takes another (`depth`) and it is large. If the batch fails, or another daemon was faster, or an
+operation decided ahead is cancelled, what was decided on top of it is forgotten and decided again.
 
 Outcomes, failures included, go out only after the batch they were decided in is durable, since they tell of its state.
 """
@@ -23,7 +24,7 @@ import structlog
 
 from kcp.base.clock import Clock, microseconds
 from kcp.store import storable
-from kcp.store.driver import Batch, Behind, Driver
+from kcp.store.driver import Batch, Behind, Driver, Superseded
 from kcp.store.head import Published
 from kcp.store.protocol import Decision, Input, Operation, Projection, Unavailable
 from kcp.store.stage import Outcomes, Stage
@@ -73,6 +74,19 @@ Records = list[tuple[int, int, "Decision | Input"]]
 Looking = asyncio.Future[None] | None
 
 
+@attrs.define(slots=True, eq=False)
+class Flight:
+    """A batch on its way to the disk, and what to do when it is there. `error` is set when it will not be."""
+
+    stage: Stage
+    batch: Batch
+    taken: Taken
+    records: Records
+    looking: Looking
+    started_s: float
+    error: BaseException | None = None
+
+
 class Writer:
     """Owned by one event loop: whichever runs while it has work."""
 
@@ -95,9 +109,9 @@ class Writer:
         self._records: deque[tuple[int, int, Decision | Input]] = deque()
         self._input_place = (published.rv, input_seq)
         self._busy = False
-        self._flying: Stage | None = None
+        self._flying: deque[Flight] = deque()
+        self._failed: list[Flight] = []
         self._ahead: Round | None = None
-        self._started_s = 0.0
         self._slow = False
         self._scheduled = False
         self._draining = False
@@ -180,7 +194,7 @@ class Writer:
         self._flush_due = True
         self._scheduled = False
         self._schedule()
-        while self._busy or self._ahead or self._queue or (self._flush_due and self._records):
+        while self._occupied or self._ahead or self._queue or (self._flush_due and self._records):
             await self._change.wait()
         _tell(self._looking, Unavailable("the store is closed"))
         while self._chores:
@@ -197,13 +211,26 @@ class Writer:
             self._scheduled = True
             loop.call_soon(self._come_around)
 
+    @property
+    def _occupied(self) -> bool:
+        """Whether the driver has something to do for us."""
+        return self._busy or bool(self._flying)
+
     def _drain_soon(self) -> None:
         """At once if there is enough for a batch of its own and the disk is not what all wait for; else once around the loop."""
         ahead = 0 if self._ahead is None else self._ahead.count
-        if self._busy or self._draining or self._slow or self._queued + ahead < EAGER_OPERATIONS:
+        if self._draining or self._slow or self._queued + ahead < EAGER_OPERATIONS or not self._has_room():
             self._schedule()
         else:
             self._drain()
+
+    def _has_room(self) -> bool:
+        """Whether the driver takes a batch now, on top of what it has."""
+        return (
+            not self._busy
+            and not self._failed
+            and (not self._flying or len(self._flying) < self._driver.depth)
+        )
 
     def _come_around(self) -> None:
         self._scheduled = False
@@ -212,8 +239,11 @@ class Writer:
     def _drain(self) -> None:
         self._draining = True
         try:
-            if self._busy:
+            if self._failed:
+                pass
+            elif self._occupied:
                 self._decide_ahead()
+                self._follow()
             elif self._chores and self._chore_next:
                 self._run_chore()
             elif self._ahead or self._queue or (self._flush_due and self._records):
@@ -223,7 +253,7 @@ class Writer:
             self._chore_next = self._chore_next or not self._has_work()
         finally:
             self._draining = False
-        if not self._busy and self._has_work():
+        if not self._occupied and self._has_work():
             self._schedule()
         self._arm_idle()
 
@@ -234,7 +264,7 @@ class Writer:
 
     def _open_round(self) -> Round:
         now_us = microseconds(self._clock.now()) + self._driver.ahead_us
-        return Round(Stage(self._published, now_us, self._flying))
+        return Round(Stage(self._published, now_us, self._flying[-1].stage if self._flying else None))
 
     def _decide_ahead(self) -> None:
         """On top of the batch that is on its way."""
@@ -242,6 +272,18 @@ class Writer:
             if self._ahead is None:
                 self._ahead = self._open_round()
             self._decide(self._ahead)
+
+    def _follow(self) -> None:
+        """Start what was decided ahead, if it is worth a batch of its own and nothing else waits for its turn."""
+        ahead = self._ahead
+        if ahead is None or ahead.count < EAGER_OPERATIONS or self._slow or not self._has_room():
+            return
+        if not (self._chores and self._chore_next):
+            current = self._next_round()
+            if current.stage.staged:
+                self._launch(current)
+            else:
+                self._ahead = current
 
     def _next_round(self) -> Round:
         """What was decided ahead, unless someone it was decided for has gone, with what was queued since."""
@@ -285,28 +327,31 @@ class Writer:
             self._drain()
 
     def _start(self) -> None:
-        self._chore_next = True
         current = self._next_round()
-        stage, taken = current.stage, current.taken
+        if current.stage.staged or self._records or current.horizon is not None:
+            self._launch(current)
+        elif self._driver.shared and current.taken:
+            self._chore_next = True
+            self._look(current.taken, [])
+        else:
+            self._chore_next = True
+            self._flush_due = False
+            self._answer(current.taken)
+
+    def _launch(self, current: Round) -> None:
+        self._chore_next = True
         records = [self._records.popleft() for _ in range(min(len(self._records), MAX_RECORDS_PER_BATCH))]
         self._flush_due = self._flush_due and bool(self._records)
-        if not stage.staged and not records and current.horizon is None:
-            if self._driver.shared and taken:
-                self._look(taken, [])
-            else:
-                self._answer(taken)
-            return
-        batch = stage.batch(
+        batch = current.stage.batch(
             self._projections,
             [(rv, entry) for rv, _, entry in records if isinstance(entry, Decision)],
             [(rv, seq, entry) for rv, seq, entry in records if isinstance(entry, Input)],
             current.horizon,
         )
-        self._busy = True
-        self._flying = stage
-        self._started_s = _now_s()
         looking, self._looking = self._looking, None
-        self._driver.commit(batch, lambda error: self._finish(batch, taken, records, looking, error))
+        flight = Flight(current.stage, batch, current.taken, records, looking, _now_s())
+        self._flying.append(flight)
+        self._driver.commit(batch, lambda error: self._landed(flight, error))
 
     def _look(self, taken: Taken, records: Records) -> None:
         """Nothing to write; but what was decided counts only if the log is still where we think."""
@@ -314,8 +359,16 @@ class Writer:
         looking, self._looking = self._looking, None
         base = self._published.rv
         self._driver.catch_up(
-            base, lambda error: self._finish(None, taken, records, looking, error), decided=bool(taken)
+            base, lambda error: self._looked(taken, records, looking, error), decided=bool(taken)
         )
+
+    def _looked(self, taken: Taken, records: Records, looking: Looking, error: BaseException | None) -> None:
+        self._busy = False
+        if error is not None:
+            self._forget_ahead()
+        elif self._ahead is not None:
+            self._ahead.stage.settle()
+        self._conclude(None, taken, records, looking, error)
 
     def _decide(self, current: Round) -> None:
         queue, stage, taken = self._queue, current.stage, current.taken
@@ -333,7 +386,46 @@ class Writer:
             if submission.horizon is not None:
                 current.horizon = max(submission.horizon, current.horizon or 0)
 
-    def _finish(
+    def _landed(self, flight: Flight, error: BaseException | None) -> None:
+        """Drivers tell of batches in the order in which they got them."""
+        assert self._flying[0] is flight
+        self._flying.popleft()
+        self._judge_speed(flight)
+        if error is None and not self._failed:
+            above = (
+                self._flying[0].stage if self._flying else None if self._ahead is None else self._ahead.stage
+            )
+            if above is not None:
+                above.settle()
+            self._conclude(flight.batch, flight.taken, flight.records, flight.looking, None)
+            return
+        assert error is not None, "a batch was stored on top of one that was not"
+        flight.error = error
+        self._forget_ahead()
+        self._failed.append(flight)
+        if not self._flying:
+            self._start_over()
+
+    def _judge_speed(self, flight: Flight) -> None:
+        now_s = _now_s()
+        took_s = now_s - max(flight.started_s, self._last_commit_s)
+        self._last_commit_s = now_s
+        self._slow = took_s > SLOW_COMMIT_S + EXPECTED_EVENT_S * len(flight.batch.staged)
+
+    def _start_over(self) -> None:
+        """All that was on its way is back: the batch that failed, and those on top of it, of which nothing was written."""
+        first, *others = self._failed
+        self._failed = []
+        for flight in reversed(others):
+            if isinstance(flight.error, Superseded):
+                self._again(flight.taken, flight.records, flight.looking)
+            else:
+                assert flight.error is not None
+                self._refuse(flight.taken, flight.records, flight.error)
+                _tell(flight.looking, flight.error)
+        self._conclude(first.batch, first.taken, first.records, first.looking, first.error)
+
+    def _conclude(
         self,
         batch: Batch | None,
         taken: Taken,
@@ -341,16 +433,6 @@ class Writer:
         looking: Looking,
         error: BaseException | None,
     ) -> None:
-        self._busy = False
-        self._flying = None
-        if batch is not None:
-            self._last_commit_s = _now_s()
-            expected_s = SLOW_COMMIT_S + EXPECTED_EVENT_S * len(batch.staged)
-            self._slow = self._last_commit_s - self._started_s > expected_s
-        if error is not None:
-            self._forget_ahead()
-        elif self._ahead is not None:
-            self._ahead.stage.settle()
         if error is None:
             if self._failing:
                 self._failing = False
@@ -416,7 +498,7 @@ class Writer:
 
     def _on_idle(self) -> None:
         self._idle_timer = None
-        if self._busy or self._queue or self._ahead or _now_s() - self._last_commit_s < IDLE_S / 2:
+        if self._occupied or self._queue or self._ahead or _now_s() - self._last_commit_s < IDLE_S / 2:
             self._arm_idle()
         elif self._records:
             self._flush_due = True
@@ -431,7 +513,8 @@ class Writer:
         if error is not None:
             log.warning("housekeeping failed", error=str(error))
         self._wake()
-        self._schedule()
+        if self._has_work():
+            self._schedule()
 
     def _wake(self) -> None:
         self._change.set()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import attrs
 from anyio.abc import TaskStatus
 from anyio.from_thread import start_blocking_portal
 
+from kcp.api.allocation import first_address, parse_ranges
 from kcp.api.context import ServerSettings
 from kcp.apis.semantics.facts import FACTS
 from kcp.base.clock import SystemClock
@@ -93,7 +93,7 @@ async def _running(directory: Path, size: ClusterOptions) -> AsyncIterator[tuple
     with bind(HOST, 0) as sock:
         port = sock.getsockname()[1]
         settings = ServerSettings(external_address=primary_address(), external_port=port)
-        service_ip = str(next(ip_network(settings.service_cidr).hosts()))
+        service_ip = first_address(parse_ranges(settings.service_cidr)[0])
         keys = pki.ensure(directory, hosts=(HOST,), service_ip=service_ip, clock=clock, entropy=entropy)
         store = open_store(
             directory, clock=clock, entropy=entropy, projections=projections(FACTS), durable=False

@@ -18,6 +18,7 @@ from kcp.api.context import Call, Server, ServerSettings
 from kcp.api.request_info import parse_query, request_info
 from kcp.api.results import ListResult, ObjectResult, StatusResult, WatchResult
 from kcp.api.routes import handler_for
+from kcp.api.upkeep.service_ranges import default_range
 from kcp.api.watch_cache import WatchCaches
 from kcp.apis.catalog import build_catalog
 from kcp.base.clock import VirtualClock
@@ -33,6 +34,7 @@ ADMIN = UserInfo("admin", "", (MASTERS, ALL_AUTHENTICATED))
 
 PODS = "/api/v1/namespaces/default/pods"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+RANGES = "/apis/networking.k8s.io/v1/servicecidrs"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 
 
@@ -170,6 +172,7 @@ async def running_api(
         if bootstrapped:
             await bootstrap.ensure(server)
         else:
+            await api.create(RANGES, default_range(server.allocator.cidrs))
             await api.create("/api/v1/namespaces", {"metadata": {"name": "default"}})
             await api.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
         try:

@@ -167,6 +167,7 @@ async def test_priorities_come_from_classes() -> None:
 
 async def test_one_class_may_be_the_default() -> None:
     async with running_api() as api:
+        assert (await api.create(PODS, pod("before")))["spec"]["priority"] == 0
         await api.create(CLASSES, {"metadata": {"name": "normal"}, "value": 7, "globalDefault": True})
         created = await api.create(PODS, pod())
         assert (created["spec"]["priority"], created["spec"]["priorityClassName"]) == (7, "normal")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
 
 import anyio
 import pytest
 
-from kcp.api.allocation import address_range, port_range
+from kcp.api.allocation import parse_ranges, port_range
+from kcp.api.cluster_ips import address_range
 from kcp.api.context import ServerSettings
 from kcp.base.entropy import SeededEntropy
 from kcp.machinery.errors import InternalError, Invalid
@@ -33,6 +35,21 @@ def test_ranges_keep_a_static_band() -> None:
     assert ports.offset == 86
     assert next(ports.candidates(SeededEntropy(1))) >= 30086
     assert sorted(ports.candidates(SeededEntropy(1))) == list(range(30000, 32768))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("foo", "'foo' does not appear to be an IPv4 or IPv6 network"),
+        ("10.0.0.0/24,10.1.0.0/24", "two service ranges must be of different IP families"),
+        ("10.0.0.0/24,fd00::/112,fd01::/112", "at most two service ranges, one of each IP family, got 3"),
+        ("10.0.0.0/24,fd00::/48", "fd00::/48 is too large; for 128-bit addresses, the mask must be >= 64"),
+    ],
+)
+def test_ranges_that_cannot_be(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)):
+        parse_ranges(text)
+    assert parse_ranges("fd00::/112, 10.0.0.0/24") == ("fd00::/112", "10.0.0.0/24")
 
 
 async def test_a_service_gets_an_address_and_keeps_it() -> None:
@@ -67,7 +84,7 @@ async def test_an_asked_address_must_be_free_and_inside() -> None:
             " provided IP is already allocated"
         )
         with pytest.raises(
-            Invalid, match=r"is not in the valid range. The range of valid IPs is 10.96.0.0/12"
+            Invalid, match=r"192.168.0.1: the provided network does not match the current range"
         ):
             await api.create(SERVICES, _service("c", clusterIP="192.168.0.1"))
         await api.delete(f"{SERVICES}/a")

@@ -283,6 +283,95 @@ async def test_every_request_is_told_also_those_that_need_not_wait() -> None:
         )
 
 
+# --- what goes together ---
+
+COMPONENT = UserInfo("system:serviceaccount:kube-system:replicaset-controller", groups=("system:masters",))
+
+
+def together(path: str, *items: Json, key: str = "items", user: UserInfo = COMPONENT, **more: Any) -> Request:
+    sent = {"user-agent": "replicaset-controller"}
+    document = {key: [*items], **more}
+    return Request("POST", f"/kcp/v1/{path}", "fieldManager=rs", sent, document=document, identity=user)
+
+
+def core(plural: str, **more: Any) -> Json:
+    return {"group": "", "version": "v1", "plural": plural, "namespace": "d", **more}
+
+
+async def test_creates_that_went_together_are_told_as_if_each_had_come_alone() -> None:
+    async with told(WHOLE) as (_, handler, events):
+        maps = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}} for name in ("a", "B")]
+        await handler(together("creates", *(core("configmaps", object=each) for each in maps)))
+        assert [event["stage"] for event in events] == ["RequestReceived", "ResponseComplete"] * 2
+        made, refused = events[1], events[3]
+        assert (made["verb"], made["requestURI"]) == ("create", f"{MAPS}?fieldManager=rs")
+        assert made["user"]["username"] == COMPONENT.name
+        assert made["userAgent"] == "replicaset-controller"
+        assert made["objectRef"] == {
+            "resource": "configmaps", "namespace": "d", "name": "a", "apiVersion": "v1",
+        }  # fmt: skip
+        assert made["requestObject"] == maps[0]
+        assert made["responseStatus"] == {"metadata": {}, "code": 201}
+        assert made["responseObject"]["metadata"]["resourceVersion"]
+        assert (refused["responseStatus"]["code"], refused["responseStatus"]["reason"]) == (422, "Invalid")
+        assert made["auditID"] != refused["auditID"]
+        whole = {each["annotations"]["audit.kcp.io/request"] for each in (made, refused)}
+        assert len(whole) == 1 and made["auditID"] not in whole
+
+
+async def test_a_policy_looks_at_each_of_what_went_together() -> None:
+    rules = policy({"level": "None", "resources": [{"resources": ["secrets"]}]}, {"level": "Metadata"})
+    async with told(rules) as (_, handler, events):
+        items = [
+            core(plural, object={"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}})
+            for plural, kind in (("secrets", "Secret"), ("configmaps", "ConfigMap"))
+        ]
+        await handler(together("creates", *items))
+        assert [event["objectRef"]["resource"] for event in events] == ["configmaps"] * 2
+
+
+async def test_deletes_bindings_and_renewals_that_went_together() -> None:
+    async with told(WHOLE) as (_, handler, events):
+        for path, body in (
+            (MAPS, {"metadata": {"name": "a"}}),
+            ("/apis/coordination.k8s.io/v1/namespaces/d/leases", {"metadata": {"name": "n"}, "spec": {"holderIdentity": "n"}}),
+        ):  # fmt: skip
+            answer = await handler(request("POST", path, body=body))
+        lease = orjson.loads(answer.body)
+        events.clear()
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        await handler(together("deletes", core("configmaps", name="a", options=options)))
+        renewal = {
+            "user": UserInfo("system:node:n", groups=("system:masters",)), "namespace": "d", "name": "n", "holder": "n",
+            "revision": int(lease["metadata"]["resourceVersion"]), "renewTime": "2026-01-01T00:00:00.000000Z",
+        }  # fmt: skip
+        await handler(together("renewals", renewal))
+        binding = {"namespace": "d", "name": "p", "node": "n", "uid": "u"}
+        await handler(together("bindings", binding, key="bindings"))
+        deleted, renewed, bound = (event for event in events if event["stage"] == "ResponseComplete")
+        assert (deleted["verb"], deleted["requestURI"]) == ("delete", f"{MAPS}/a?fieldManager=rs")
+        assert deleted["requestObject"] == options
+        assert (deleted["responseObject"]["kind"], deleted["responseObject"]["status"]) == (
+            "Status",
+            "Success",
+        )
+        assert (renewed["verb"], renewed["user"]["username"]) == ("update", "system:node:n")
+        assert renewed["objectRef"]["resourceVersion"] == lease["metadata"]["resourceVersion"]
+        assert renewed["requestObject"]["spec"]["renewTime"] == renewal["renewTime"]
+        assert renewed["responseObject"]["kind"] == "Lease"
+        assert bound["objectRef"]["subresource"] == "binding"
+        assert bound["requestObject"]["target"] == {"kind": "Node", "name": "n"}
+        assert bound["responseStatus"]["code"] == 409
+
+
+async def test_what_was_refused_as_a_whole_is_one_event() -> None:
+    async with told(EVERYTHING) as (_, handler, events):
+        answer = await handler(together("creates", *[{}] * 1025))
+        (event,) = events
+        assert (answer.status, event["responseStatus"]["code"]) == (400, 400)
+        assert event["requestURI"] == "/kcp/v1/creates?fieldManager=rs"
+
+
 # --- the file ---
 
 

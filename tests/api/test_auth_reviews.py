@@ -11,7 +11,8 @@ from kcp.api.auth.setup import setup
 from kcp.api.auth.tokens import StaticTokens
 from kcp.base.clock import VirtualClock
 from kcp.wire.http import Handler, Request, Response
-from tests.api.support import api, binding, cluster_role, role, rule, user
+from tests.api.support import api, as_json, binding, cluster_role, role, rule, user
+from tests.api.test_chain import ask, with_tokens
 
 Json = dict[str, Any]
 ROOT, ALICE = user("root", "system:masters"), user("alice", "dev")
@@ -96,3 +97,24 @@ async def test_token_reviews_answer_for_good_and_bad_tokens() -> None:
         assert bad.status == 201
         assert bad.document["status"] == {"user": {}, "error": "invalid bearer token"}
         assert (await review(handler, ROOT, path, "TokenReview", {})).status in (400, 422)
+
+
+async def test_reviews_and_token_requests_say_who_sent_what() -> None:
+    async with api(auth=with_tokens) as (_, handler):
+        asked = {"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = as_json(await ask(handler, "POST", path, "root", asked, user_agent="tester/1.0"))
+        (managed,) = answer["metadata"]["managedFields"]
+        assert (managed["manager"], managed["operation"]) == ("tester", "Update")
+        assert managed["fieldsV1"] == {
+            "f:spec": {"f:resourceAttributes": {".": {}, "f:resource": {}, "f:verb": {}}}
+        }
+
+
+async def test_who_am_i_is_an_object_of_its_own() -> None:
+    async with api(auth=with_tokens) as (_, handler):
+        sent = {"metadata": {"labels": {"a": "b"}}}
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        answer = as_json(await ask(handler, "POST", path, "alice", sent))
+        assert list(answer["metadata"]) == ["creationTimestamp"]
+        assert answer["status"]["userInfo"]["username"] == "alice"

@@ -8,6 +8,9 @@ from typing import Any
 
 import orjson
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from joserfc import jws
 
 from kcp.api.auth.protocol import ANONYMOUS
 from kcp.api.auth.service_account import (
@@ -28,6 +31,11 @@ from kcp.wire.http import Request
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 AUDIENCES = (ISSUER,)
+CURVES: dict[str, ec.EllipticCurve] = {
+    "ES256": ec.SECP256R1(),
+    "ES384": ec.SECP384R1(),
+    "ES512": ec.SECP521R1(),
+}
 Json = dict[str, Any]
 
 
@@ -220,3 +228,20 @@ async def test_bad_tokens_are_refused_even_where_anonymous_requests_are_not() ->
     with pytest.raises(Unauthorized, match=r"^Unauthorized$"):
         await union.authenticate(Request("GET", "/", headers={"authorization": "Bearer wrong"}))
     assert await UnionAuthenticator((), anonymous=False).authenticate(Request("GET", "/")) is None
+
+
+def pem_of(kind: str) -> bytes:
+    key = rsa.generate_private_key(65537, 2048) if kind == "RS256" else ec.generate_private_key(CURVES[kind])
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512", "RS256"])
+def test_the_same_claims_make_the_same_token_which_others_can_verify(algorithm: str) -> None:
+    key = SigningKey.load(pem_of(algorithm))
+    token = key.sign({"sub": "somebody"})
+    assert token == key.sign({"sub": "somebody"}) != key.sign({"sub": "else"})
+    verified = jws.deserialize_compact(token, key.key, algorithms=[algorithm])
+    assert verified.headers() == {"alg": algorithm, "kid": key.id}
+    assert orjson.loads(verified.payload) == {"sub": "somebody"}

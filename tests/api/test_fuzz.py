@@ -35,6 +35,7 @@ LIKE_KUBERNETES = (
     b"merging an object in json but data type is not map or struct",
     b"unable to find api field in struct",
     b'"message":"resourceVersion should not be set on objects to be created',
+    b'"message":"Component not found: ',
 )
 """What Kubernetes, too, answers with a 500: a Binding without a target, patches whose types do not fit, …"""
 _MESSAGE = re.compile(rb"\"?\bmessage\"?: ?['\"]?")

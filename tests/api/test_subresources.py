@@ -269,6 +269,10 @@ async def test_a_token_is_issued_for_an_account() -> None:
         answer = await api.call("POST", f"{ACCOUNTS}/default/token", {"spec": {"audiences": ["me"]}})
         assert answer.status == 201
         assert answer.value["status"]["token"].count(".") == 2
+        assert answer.value["spec"]["boundObjectRef"] is None
+        (managed,) = answer.value["metadata"]["managedFields"]
+        assert (managed["subresource"], managed["apiVersion"]) == ("token", "authentication.k8s.io/v1")
+        assert managed["fieldsV1"] == {"f:spec": {"f:audiences": {}, "f:expirationSeconds": {}}}
         assert answer.value["status"]["expirationTimestamp"] == "2026-01-01T01:00:00Z"
         with pytest.raises(Invalid, match=r"may not specify a duration less than 10 minutes"):
             await api.create(f"{ACCOUNTS}/default/token", {"spec": {"expirationSeconds": 10}})

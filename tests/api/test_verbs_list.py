@@ -166,7 +166,7 @@ async def test_a_revision_not_reached_times_out() -> None:
     async with running_api() as api:
         with pytest.raises(Timeout) as caught:
             await api.get(f"{CONFIG_MAPS}/x", resourceVersion="999")
-        assert caught.value.message == f"Too large resource version: 999, current: {api.store.rv}"
+        assert caught.value.message == f"Timeout: Too large resource version: 999, current: {api.store.rv}"
         assert caught.value.has_cause("ResourceVersionTooLarge")
 
 

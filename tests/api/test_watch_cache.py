@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kcp.api import watch_cache
 from kcp.api.context import ServerSettings
+from kcp.api.verbs import freshness
 from kcp.machinery.errors import Invalid
 from kcp.machinery.watch import INITIAL_EVENTS_END, WatchEvent
 from tests.api.harness import CONFIG_MAPS, PODS, Api, config_map, pod, running_api
@@ -99,6 +100,40 @@ async def test_before_the_horizon_the_watch_is_expired() -> None:
         assert error.type == "ERROR"
         assert (error.object["code"], error.object["reason"]) == (410, "Expired")
         assert error.object["message"] == f"too old resource version: 1 ({api.store.rv})"
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+
+
+async def test_from_a_revision_to_come_a_watch_shows_what_comes_after_it() -> None:
+    async with running_api() as api:
+        events = await api.watch(CONFIG_MAPS, resourceVersion=str(api.store.rv + 2))
+        with anyio.move_on_after(0):
+            await anext(events)
+        for name in ("a", "b", "c"):
+            await api.create(CONFIG_MAPS, config_map(name))
+        assert seen(await take(events, 1)) == [("ADDED", "c")]
+
+
+async def test_a_watch_list_of_a_revision_to_come_says_in_its_stream_that_it_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(freshness, "WAIT_S", 0.0)
+    async with running_api() as api:
+        asked = api.store.rv + 9
+        more = {
+            "sendInitialEvents": "true",
+            "resourceVersionMatch": "NotOlderThan",
+            "allowWatchBookmarks": "true",
+        }
+        events = await api.watch(CONFIG_MAPS, resourceVersion=str(asked), **more)
+        (event,) = await take(events, 1)
+        assert (event.type, event.object["code"], event.object["reason"]) == ("ERROR", 504, "Timeout")
+        text = f"Too large resource version: {asked}, current: {api.store.rv}"
+        assert event.object["message"] == f"Timeout: {text}"
+        assert event.object["details"] == {
+            "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+            "retryAfterSeconds": 1,
+        }
         with pytest.raises(StopAsyncIteration):
             await anext(events)
 

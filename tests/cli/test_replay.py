@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
 from click.testing import CliRunner
 
@@ -101,6 +102,7 @@ def test_back_begins_at_the_end(log: Path) -> None:
             "Error: 'soon' is neither a revision, nor a time, nor a span such as 10m, nor a decision\n",
         ),
         (["--serve", "nowhere"], "Error: 'nowhere' is not HOST:PORT\n"),
+        (["--serve", "127.0.0.1:70000"], "Error: '127.0.0.1:70000' is not HOST:PORT\n"),
         (["--controller", "nobody", "--step"], "Error: the log has no decisions"),
     ],
 )
@@ -108,3 +110,26 @@ def test_mistakes_are_one_line(log: Path, arguments: list[str], reason: str) -> 
     done = CliRunner().invoke(command, [str(log), *arguments])
     assert (done.exit_code, done.output.count("\n")) == (1, 1)
     assert done.output.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--whole", "--step"], "--step cannot go with a run of the whole system"),
+        (
+            ["--set", "job.x=1", "--controller", "job"],
+            "--controller cannot go with a run of the whole system",
+        ),
+        (["--step", "--format", "json"], "--format cannot go with a session"),
+        (["--break", "rv > 1", "--continue", "-j", "2"], "--continue and --jobs cannot go with a session"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(log: Path, arguments: list[str], reason: str) -> None:
+    done = CliRunner().invoke(command, [str(log), *arguments])
+    assert done.exit_code == 2 and done.output.splitlines()[-1] == f"Error: {reason}"
+
+
+def test_for_programs(log: Path) -> None:
+    told = orjson.loads(run(log, "--format", "json", "--controller", "deployment"))
+    assert told["decisions"] == told["identical"] > 0
+    assert (told["diverged"], told["purged"], told["unplaced"]) == ([], 0, 0)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from kcp.base.clock import VirtualClock
+from kcp.base.clock import EPOCH_OF_SIMULATION, VirtualClock
 from kcp.cli.main import kcp
 from kcp.store.transfer import RESTORE_JUMP
 from tests.real.daemon import Daemon
@@ -73,6 +74,14 @@ def test_between_the_engines_in_both_directions(log: str, tmp_path: Path) -> Non
     assert "holds a log already: restore into an empty database" in again
 
 
+def test_an_export_from_a_time_to_a_time(log: str, tmp_path: Path) -> None:
+    begin, end = EPOCH_OF_SIMULATION + timedelta(seconds=3), EPOCH_OF_SIMULATION + timedelta(seconds=7)
+    told = run(
+        "export", tmp_path / "part.kcp", "--data", log, "--from", begin.isoformat(), "--to", end.isoformat()
+    )
+    assert told.startswith(f"{tmp_path / 'part.kcp'}: 3 events, revisions 5 to 8")
+
+
 def test_an_import_of_redacted_secrets_warns(log: str, tmp_path: Path) -> None:
     run("export", tmp_path / "masked.kcp", "--data", log)
     told = run("import", tmp_path / "masked.kcp", "--data", tmp_path / "new")
@@ -92,6 +101,10 @@ def test_an_import_of_redacted_secrets_warns(log: str, tmp_path: Path) -> None:
         (("restore", "{log}/kcp.db", "--store", "mysql://x@y/z"), "the engine is not supported"),
         (("import", "{log}/kcp.db.lock", "--data", "{here}/new"), "kcp.db.lock: not a log of kcp, and none of these"),
         (("import", "{log}/kcp.db.lock", "--format", "kcp", "--data", "{here}/new"), "file is not a database"),
+        (("import", "{here}/nothing", "--data", "{here}/new"), "nothing: no such file or directory"),
+        (("export", "{here}/x", "--data", "{log}", "--from", "9", "--to", "5"), "the range ends at 5, before 9"),
+        (("export", "{here}/x", "--data", "{log}", "--from", "noon"), "neither a revision, nor a time, nor a span"),
+        (("export", "{here}/x", "--data", "{log}", "--from", "2199-01-01"), "nothing happened in that range"),
         (("rebuild-facts", "--data", "{here}/nowhere"), "there is no event log at"),
         (("check", "--data", "{here}/nowhere"), "there is no event log at"),
     ],

@@ -132,3 +132,13 @@ def test_a_tally_that_is_added_later_counts_what_is_there() -> None:
     assert indexer.tally("one/phases", "n1") == indexer.tally("other/phases", "n1") == {"Running": 2}
     with pytest.raises(KeyError):
         indexer.tally("undeclared", "n1")
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=4), unique=True))
+def test_keys_are_in_order_whatever_order_the_objects_come_in(names: list[str]) -> None:
+    indexer = Indexer({"all": lambda obj: ("x",)})
+    for name in names:
+        indexer.put({"metadata": {"name": name, "namespace": "n"}})
+    wanted = [f"n/{name}" for name in sorted(names)]
+    assert list(indexer.keys()) == wanted == list(indexer.index_keys("all", "x"))
+    assert [obj["metadata"]["name"] for obj in indexer.list("n")] == sorted(names)

@@ -175,3 +175,42 @@ def test_timings_that_cannot_work_are_refused() -> None:
         Timing(10, 10, 2)
     with pytest.raises(ValueError, match=r"renewDeadline must be greater than retryPeriod\*JitterFactor"):
         Timing(15, 2.4, 2)
+
+
+async def test_a_lease_whose_version_moved_on_is_released_all_the_same() -> None:
+    """A renewal may be stored although its leader ended before it heard so."""
+    api, log = FakeApi(), Log()
+    first = candidate(api, "first")
+    async with anyio.create_task_group() as group:
+        scope = anyio.CancelScope()
+
+        async def run_first() -> None:
+            with scope:
+                await first.run(log.lead("first"))
+
+        group.start_soon(run_first)
+        await anyio.sleep(5)
+        api.put(LEASES, api.objects[LEASES]["kube-system/kube-scheduler"].value)
+        scope.cancel()
+        await anyio.sleep(1)
+        assert log.take() == ["first leads", "first stops"]
+        assert lease_spec(api)["holderIdentity"] == ""
+
+
+async def test_a_lease_that_another_one_took_meanwhile_is_left_alone() -> None:
+    api, log = FakeApi(), Log()
+    first = candidate(api, "first")
+    async with anyio.create_task_group() as group:
+        scope = anyio.CancelScope()
+
+        async def run_first() -> None:
+            with scope:
+                await first.run(log.lead("first"))
+
+        group.start_soon(run_first)
+        await anyio.sleep(5)
+        lease = api.objects[LEASES]["kube-system/kube-scheduler"].value
+        api.put(LEASES, {**lease, "spec": {**lease["spec"], "holderIdentity": "second"}})
+        scope.cancel()
+        await anyio.sleep(1)
+        assert lease_spec(api)["holderIdentity"] == "second"

@@ -188,3 +188,21 @@ async def test_names_do_not_collide() -> None:
         await one.flush()
         await two.flush()
     assert sorted(event["reason"] for event in events(api)) == ["A", "B"]
+
+
+async def test_after_a_flush_that_was_too_late_events_wait_for_company_as_before() -> None:
+    api = FakeApi()
+    record = EventRecorder(
+        client_of(api), "deployment-controller", clock=LoopClock(), entropy=SeededEntropy(1), linger_s=1.0
+    )
+    async with running(record.run):
+        api.faults.append(Unreachable("nobody there"))
+        record.event(WEB, "Normal", "ScalingReplicaSet", "one")
+        assert not await record.flush(0.01)
+        await anyio.sleep(60)
+        assert len(events(api)) == 1
+        record.event(NODE, "Normal", "NodeReady", "two")
+        await anyio.sleep(0.5)
+        assert len(events(api)) == 1
+        await anyio.sleep(1)
+        assert len(events(api)) == 2

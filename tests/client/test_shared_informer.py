@@ -207,6 +207,29 @@ async def test_a_failing_handler_costs_nobody_else_the_event(api: FakeApi) -> No
     assert told.take() == ["+a"]
 
 
+async def test_an_informer_that_crashes_lists_anew_and_the_others_go_on(api: FakeApi) -> None:
+    factory = InformerFactory(client_of(api), clock=LoopClock(), entropy=SeededEntropy(1))
+    failures: list[Json] = []
+
+    def fragile(obj: Json) -> list[str]:
+        if obj["metadata"]["name"] == "odd" and not failures:
+            failures.append(obj)
+            raise KeyError("an index function that did not expect this")
+        return []
+
+    pods, nodes = factory.informer("pods", indexers={"fragile": fragile}), factory.informer("nodes")
+    async with running(factory.run):
+        assert await factory.wait_for_sync()
+        api.put("pods", {"metadata": {"name": "odd", "namespace": "shop"}})
+        api.put("nodes", {"metadata": {"name": "n"}})
+        await anyio.sleep(60)
+        api.put("pods", {"metadata": {"name": "even", "namespace": "shop"}})
+        await anyio.sleep(1)
+        assert failures
+        assert [obj["metadata"]["name"] for obj in pods.indexer] == ["even", "odd"]
+        assert [obj["metadata"]["name"] for obj in nodes.indexer] == ["n"]
+
+
 async def test_one_namespace_sees_only_itself(api: FakeApi) -> None:
     api.put("pods", pod("a", "x"))
     api.put("pods", pod("b", "y"))

@@ -259,3 +259,25 @@ async def corrected(door: Door) -> None:
     await door.eventually(path, is_running)
     await door.delete(path)
     await door.gone(path)
+
+
+# -- of Services
+
+
+@on_nodes("[sig-node] Pods should contain environment variables for services [NodeConformance]")
+async def of_services(door: Door) -> None:
+    pods = await pods_of(door, "env-services")
+    spec = {"selector": {"name": "server"}, "ports": [{"port": 8765, "targetPort": 8080}]}
+    services = pods.replace("/pods", "/services")
+    made = await door.create(services, {"metadata": {"name": "fooservice"}, "spec": spec})
+    ip = made["spec"]["clusterIP"]
+    _, lines = await printed(door, pods)
+    assert {
+        f"FOOSERVICE_SERVICE_HOST={ip}",
+        "FOOSERVICE_SERVICE_PORT=8765",
+        f"FOOSERVICE_PORT=tcp://{ip}:8765",
+        "FOOSERVICE_PORT_8765_TCP_PORT=8765",
+        "FOOSERVICE_PORT_8765_TCP_PROTO=tcp",
+        f"FOOSERVICE_PORT_8765_TCP=tcp://{ip}:8765",
+        f"FOOSERVICE_PORT_8765_TCP_ADDR={ip}",
+    } <= set(lines)

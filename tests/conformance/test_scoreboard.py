@@ -14,7 +14,7 @@ import tests.conformance
 from tests.conformance.clusters import StandingCluster, ask_cluster
 from tests.conformance.scoreboard import PROOFS, rows
 
-RECORDED_PASSING = 255
+RECORDED_PASSING = 317
 """Raised whenever rows are added; never lowered."""
 for module in iter_modules(tests.conformance.__path__):
     if not module.name.startswith("test_"):

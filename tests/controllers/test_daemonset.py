@@ -164,6 +164,16 @@ def test_failed_pods_are_replaced_with_growing_patience() -> None:
     assert waits == [1, 2, 4]
 
 
+def test_a_clock_that_is_set_back_keeps_no_node_waiting() -> None:
+    world = World(daemonset("log"), *nodes(1))
+    settle(world)
+    for _ in range(2):
+        end_running(world, 1)
+        assert len(deleted(world.plan(CONTROLLER, KEY))) == 1
+        settle(world)
+        world.sleep(-3600)
+
+
 def test_a_pod_that_succeeded_is_replaced_too() -> None:
     world = World(daemonset("log"), *nodes(1))
     settle(world)

@@ -109,6 +109,16 @@ def test_a_taint_without_a_time_counts_from_when_it_was_seen() -> None:
     assert of_type(here.plan(CONTROLLER, KEY), fx.Delete)
 
 
+def test_a_clock_that_is_set_back_lengthens_no_wait() -> None:
+    world = World(offered({**SICK, "timeAdded": None}), claim(tolerating(30)), user())
+    world.plan(CONTROLLER, KEY)
+    world.sleep(-3600)
+    (again,) = of_type(world.plan(CONTROLLER, KEY), fx.RequeueAfter)
+    assert again.seconds == 30
+    world.sleep(30)
+    assert of_type(world.plan(CONTROLLER, KEY), fx.Delete)
+
+
 def test_the_deletion_is_cancelled_when_the_device_is_well_again() -> None:
     here = World(offered(SICK), claim(tolerating(30)), user())
     here.plan(CONTROLLER, KEY)

@@ -16,7 +16,9 @@ from kcp.base.entropy import SeededEntropy
 from kcp.client.cache.shared_informer import SharedInformer
 from kcp.client.transport import InProcessTransport, Transport
 from kcp.controllers import effects as fx
-from kcp.controllers.driver import SPACING_PER_READ_S
+from kcp.controllers.decisions import Decided, DecisionSink
+from kcp.controllers.driver import DECISION_BUDGET_S, SPACING_PER_READ_S, SYNC_TIMEOUT_S
+from kcp.controllers.execute import DEADLINE_S
 from kcp.controllers.sources import Controller, Fan, Self, Timer
 from kcp.controlplane.cluster import ADMIN, Cluster, ClusterOptions
 from kcp.machinery.errors import Conflict, InternalError, Timeout
@@ -51,15 +53,20 @@ class Meddler:
 
     inner: InProcessTransport
     meddle: Callable[[Request], Any]
+    agent: str
     in_process: bool = True
 
     async def request(self, request: Request, timeout_s: float) -> Response:
-        if self.inner.user_agent != "test-controller":
+        if self.inner.user_agent != self.agent:
             return await self.inner.request(request, timeout_s)
         before = await self.meddle(request)
         if before == "lose":
             await self.inner.request(request, timeout_s)
             raise Timeout("the answer was lost")
+        if before == "slow":
+            answer = await self.inner.request(request, timeout_s)
+            await anyio.sleep(0.9 * DEADLINE_S)
+            return answer
         if isinstance(before, Exception):
             raise before
         return await self.inner.request(request, timeout_s)
@@ -91,9 +98,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running(tested: Controller, meddle: Callable[[Request], Any] = leave) -> AsyncIterator[Running]:
+async def running(
+    tested: Controller, meddle: Callable[[Request], Any] = leave, agent: str = "test-controller"
+) -> AsyncIterator[Running]:
     def wrap(inner: InProcessTransport) -> Transport:
-        return Meddler(inner, meddle)
+        return Meddler(inner, meddle, agent)
 
     clock, entropy = LoopClock(), SeededEntropy(1)
     driver = MemoryDriver(entropy.uid())
@@ -426,3 +435,128 @@ async def test_keys_that_never_come_back_leave_nothing_behind() -> None:
         assert (await here.rows())[-1].key.startswith("once/")
         assert len(run._barriers) < 10
         assert len(run._not_before_s) < 10
+
+
+def follows_its_owner(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+    """A `child` goes with its Secret; one that the cache does not have is asked for."""
+    del env
+    child = view.configs.get(key)
+    if child is None or "owner" not in child["data"] or view.secrets.get(child["data"]["owner"]) is not None:
+        return
+    name = child["data"]["owner"].partition("/")[2]
+    if (yield fx.Live("secrets", "default", name)).object is None:
+        yield fx.Delete("configmaps", "default", child["metadata"]["name"])
+
+
+async def test_what_came_and_went_before_the_cache_saw_it_is_looked_for_again() -> None:
+    """Found by simulation: a token stayed after its account had lived and died while the watch of accounts was cut."""
+    watches = {"secrets": Fan("secrets")}
+    async with running(controller(follows_its_owner, watches=watches)) as here:
+        cache = here.cluster.informers.informer("secrets")
+        drain = cache._reflector.drain
+        cache._reflector.drain = lambda: None
+        user = here.cluster.client(ADMIN)
+        await user.create("secrets", {**config("owner"), "kind": "Secret", "data": {}}, "default")
+        await here.create(config("child", owner="default/owner"))
+        await anyio.sleep(5)
+        assert await here.names() == ["child"]
+        await user.delete("secrets", "owner", "default")
+        cache._reflector.drain = drain
+        drain()
+        await anyio.sleep(5)
+        assert await here.names() == []
+        (run,) = here.cluster.runs
+        assert not run._ahead
+
+
+async def test_nothing_is_decided_before_every_cache_is_filled() -> None:
+    planned: list[str] = []
+    down = [True]
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        planned.append(key)
+        yield from ()
+
+    async def meddle(request: Request) -> Exception | None:
+        refused = down and request.path.endswith("/secrets")
+        return InternalError("no list today") if refused else None
+
+    tested = controller(plan, watches={"secrets": Fan("secrets")})
+    async with running(tested, meddle, agent="kube-controller-manager") as here:
+        await here.create(config("one"))
+        await anyio.sleep(2 * SYNC_TIMEOUT_S + 60)
+        assert not planned
+        down.clear()
+        await anyio.sleep(120)
+        assert "default/one" in planned
+
+
+async def test_a_write_that_was_under_way_when_its_decision_ran_out_of_time_is_not_made_twice() -> None:
+    slow_s = 0.95 * DEADLINE_S
+    standing: list[SharedInformer] = []
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        del env
+        children = [c for c in view.configs.list() if c["metadata"]["name"].startswith("child")]
+        if key == "default/parent" and not children:
+            for _ in range(int(2 * DECISION_BUDGET_S // slow_s)):
+                yield fx.Live("configmaps", "default", "absent")
+            child = {**config("", of=key), "metadata": {"generateName": "child-", "namespace": "default"}}
+            yield fx.Create("configmaps", "default", child)
+
+    async def meddle(request: Request) -> str | None:
+        if request.method == "POST":
+            standing[0]._reflector.drain = lambda: None
+            return "slow"
+        if request.path.endswith("/absent"):
+            await anyio.sleep(slow_s)
+        return None
+
+    async with running(controller(plan, MAKER), meddle) as here:
+        standing.append(here.cluster.informers.informer("configmaps"))
+        await here.create(config("parent"))
+        await anyio.sleep(20 * DECISION_BUDGET_S)
+        assert len(await here.names()) == 2
+
+
+@attrs.define
+class FullOnce:
+    """A sink that fails with its first row."""
+
+    inner: DecisionSink
+    failed: bool = False
+
+    def next_id(self) -> int:
+        return self.inner.next_id()
+
+    def record(self, decided: Decided) -> None:
+        if not self.failed:
+            self.failed = True
+            raise OSError("no room for rows")
+        self.inner.record(decided)
+
+
+async def test_a_decision_that_cannot_be_written_down_costs_its_own_key_and_no_other() -> None:
+    planned: dict[str, list[float]] = {"slow": [], "broken": []}
+
+    async def meddle(request: Request) -> None:
+        if request.path.endswith("/slow"):
+            await anyio.sleep(5)
+
+    def plan(key: str, view: fx.View, env: fx.Env) -> fx.Plan:
+        name = key.partition("/")[2]
+        if name in planned:
+            yield fx.Live("configmaps", "default", name)
+            planned[name].append(anyio.current_time())
+        if name == "broken" and len(planned[name]) == 1:
+            yield fx.Event(view.configs.get(key) or {}, "Normal", "Tried", "once")
+
+    async with running(controller(plan), meddle) as here:
+        (run,) = here.cluster.runs
+        run.sink = FullOnce(run.sink)
+        began_s = anyio.current_time()
+        await here.create(config("slow"))
+        await here.create(config("broken"))
+        await anyio.sleep(60)
+        assert [round(at - began_s, 1) for at in planned["slow"]] == [5.0]
+        assert len(planned["broken"]) == 2

@@ -143,6 +143,17 @@ def test_lowered_parallelism_takes_pods_away_without_counting_them() -> None:
     assert "failed" not in status(world)
 
 
+def test_a_pod_that_keeps_its_finalizer_is_not_taken_away_as_it_would_count_as_failed() -> None:
+    world = start(completions=5, parallelism=3)
+    edit(world, RESOURCE, KEY, parallelism=1)
+    world.fail[fx.Patch] = InternalError("no")
+    effects = world.plan(CONTROLLER, KEY)
+    assert not of_type(effects, fx.Delete) and status(world)["active"] == 3
+    del world.fail[fx.Patch]
+    settle(world)
+    assert len(living(world)) == 1 and "failed" not in status(world)
+
+
 def test_every_pod_is_counted_once_though_writes_fail() -> None:
     world = start(completions=2, parallelism=2)
     end_running(world, 0)

@@ -155,3 +155,28 @@ def test_states_and_rates_of_zones() -> None:
         0.01,
         0.0,
     )
+
+
+def test_a_clock_that_is_set_back_delays_no_verdict() -> None:
+    world = World(node("n"))
+    beat(world)
+    world.plan(CONTROLLER, "n")
+    world.sleep(-3600)
+    (again,) = of_type(world.plan(CONTROLLER, "n"), fx.RequeueAfter)
+    assert again.seconds < 60
+    world.sleep(51)
+    world.plan(CONTROLLER, "n")
+    assert ready(world)["status"] == "Unknown"
+
+
+def test_a_clock_that_is_set_back_keeps_no_zone_waiting() -> None:
+    world = World(
+        *(node(name, ready=state) for name, state in (("a", "Unknown"), ("b", "Unknown"), ("c", "True")))
+    )
+    world.plan(CONTROLLER, ZONES)
+    world.sleep(-3600)
+    (again,) = of_type(world.plan(CONTROLLER, ZONES), fx.RequeueAfter)
+    assert again.seconds == 10
+    world.sleep(10)
+    world.plan(CONTROLLER, ZONES)
+    assert taints(world, "b") == {(UNREACHABLE, "NoExecute")}

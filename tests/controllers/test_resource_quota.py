@@ -119,6 +119,15 @@ def test_recounts_are_spaced_and_a_full_one_comes_every_five_minutes() -> None:
     assert of_type(world.plan(CONTROLLER, KEY), fx.LiveList)
 
 
+def test_a_clock_that_is_set_back_delays_no_recount() -> None:
+    world = World(quota({"pods": "3"}))
+    world.plan(CONTROLLER, KEY)
+    world.sleep(-3600)
+    world.put(pod("a", phase="Running"))
+    world.plan(CONTROLLER, KEY)
+    assert status(world)["used"] == {"pods": "1"}
+
+
 def test_scopes_choose_the_pods() -> None:
     best_effort = World(quota({"pods": "3"}, scopes=["BestEffort"]), pod("a"), pod("b", cpu="1"))
     best_effort.plan(CONTROLLER, KEY)

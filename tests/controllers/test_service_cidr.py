@@ -8,7 +8,6 @@ from kcp.controllers import effects as fx
 from kcp.controllers.service_cidr import CONTROLLER, FINALIZER, freed, touched_range
 from kcp.machinery import meta
 from kcp.machinery.errors import Conflict
-from tests.support.builders import service
 from tests.support.planning import START, World, events, writes
 
 Json = dict[str, Any]
@@ -28,7 +27,7 @@ def service_range(name: str, *cidrs: str, deleted: bool = False) -> Json:
     }
 
 
-def address(ip: str, manager: str = "ipallocator") -> Json:
+def address(ip: str, manager: str = "ipallocator.k8s.io") -> Json:
     labels = {"ipaddress.kubernetes.io/managed-by": manager}
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -93,11 +92,12 @@ def test_a_range_may_go_when_another_covers_it_or_all_its_addresses() -> None:
     assert smaller.plan(CONTROLLER, "own") == [fx.RequeueAfter(10.0)]
 
 
-def test_cluster_ips_of_services_hold_their_range() -> None:
-    world = World(service_range("own", "10.96.0.0/24", deleted=True), service("web"))
-    world.plan(CONTROLLER, "own")
-    condition = meta.condition(world.get(RANGES, "own"), "Ready")
-    assert condition is not None and condition["reason"] == "Terminating"
+def test_the_servers_own_word_about_the_default_range_is_replaced() -> None:
+    own = {"type": "Ready", "status": "True", "message": "Kubernetes default Service CIDR is ready"}
+    world = World({**service_range("kubernetes", "10.0.0.0/24"), "status": {"conditions": [own]}})
+    world.plan(CONTROLLER, "kubernetes")
+    condition = meta.condition(world.get(RANGES, "kubernetes"), "Ready")
+    assert condition is not None and condition["message"] == "Kubernetes Service CIDR is ready"
 
 
 def test_what_queues_a_range() -> None:

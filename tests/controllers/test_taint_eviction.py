@@ -94,3 +94,16 @@ def test_who_is_concerned() -> None:
     assert touched_pod(None, here.get("pods", KEY), readers) == [KEY]
     assert touched_pod(here.get("pods", KEY), None, readers) == [meta.key_of(here.get("pods", KEY))]
     assert touched_pod(None, pod("free"), readers) == []
+    at_ease = World(node("n"), pod("a", node="n"))
+    readers = {name: at_ease.view(CONTROLLER)[name] for name in CONTROLLER.watches}
+    assert touched_pod(at_ease.get("pods", KEY), None, readers) == []
+
+
+def test_a_clock_that_is_set_back_lengthens_no_wait() -> None:
+    here = world(tolerating(30))
+    here.plan(CONTROLLER, KEY)
+    here.sleep(-3600)
+    (again,) = of_type(here.plan(CONTROLLER, KEY), fx.RequeueAfter)
+    assert again.seconds == 30
+    here.sleep(30)
+    assert of_type(here.plan(CONTROLLER, KEY), fx.Delete)

@@ -779,3 +779,21 @@ def test_inputs_are_left_alone() -> None:
     kept = json.dumps(live), json.dumps(applied)
     apply(live, applied, "bob", force=True)
     assert (json.dumps(live), json.dumps(applied)) == kept
+
+
+def test_what_a_spec_owns_is_the_same_when_it_was_seen_before_and_nobody_can_change_it() -> None:
+    first = update(None, deployment(3, "a"), "ann")
+    again = update(None, deployment(3, "a"), "ann")
+    other = update(None, deployment(3, "a", minReadySeconds=5), "ann")
+    assert fields_of(first, "ann", "Update") == fields_of(again, "ann", "Update")
+    assert fields_of(other, "ann", "Update") != fields_of(first, "ann", "Update")
+    bob = update(again, edited(again, replicas=4), "bob")
+    assert "f:replicas" not in (fields_of(bob, "ann", "Update") or {})["f:spec"]
+    assert (
+        "f:replicas" in (fields_of(update(None, deployment(3, "a"), "ann"), "ann", "Update") or {})["f:spec"]
+    )
+
+
+def test_a_spec_with_numbers_that_no_json_has_is_owned_as_any_other() -> None:
+    huge = edited(deployment(3, "a"), minReadySeconds=2**70)
+    assert fields_of(update(None, huge, "ann"), "ann", "Update") is not None

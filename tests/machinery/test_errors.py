@@ -98,7 +98,7 @@ def test_an_invalid_object_lists_its_faults_and_says_each_once() -> None:
         (errors.MethodNotAllowed.http(), 405, "MethodNotAllowed", "the server does not allow this method on the requested resource"),
         (errors.InternalError("oops"), 500, "InternalError", "Internal error occurred: oops"),
         (errors.TooManyRequests("slow down", 3), 429, "TooManyRequests", "slow down"),
-        (errors.Timeout.too_large_resource_version(9, 5), 504, "Timeout", "Too large resource version: 9, current: 5"),
+        (errors.Timeout.too_large_resource_version(9, 5), 504, "Timeout", "Timeout: Too large resource version: 9, current: 5"),
         (errors.Expired("gone"), 410, "Expired", "gone"),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import orjson
@@ -275,3 +276,16 @@ def test_both_passes_count_the_same_keys() -> None:
     """A null sends the document to the second pass; the count must not depend on it."""
     with_null = {**WEB, "status": None}
     assert check(POD, with_null).key_count == check(POD, WEB).key_count + 1
+
+
+def test_what_was_odd_is_not_kept() -> None:
+    """A checker that raised the same exception each time kept, in its traceback, all documents that were ever odd."""
+
+    class Value:
+        """Stands for what a document may not hold."""
+
+    value = Value()
+    gone = weakref.ref(value)
+    assert not check(POD, {"spec": {"containers": [{"name": value}]}, "metadata": value}).has_voids
+    del value
+    assert gone() is None

@@ -141,3 +141,9 @@ def test_no_go_durations(text: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         times.parse_go_duration_ns(text)
     assert str(caught.value) == message
+
+
+def test_a_moment_has_its_own_text_however_often_and_in_whatever_order_it_is_asked_for() -> None:
+    one, other = datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 31, 12, 0, 1, tzinfo=UTC)
+    texts = [times.format_time(moment) for moment in (one, one, other, one)]
+    assert [text[-3:-1] for text in texts] == ["00", "00", "01", "00"]

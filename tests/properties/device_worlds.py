@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -31,12 +31,39 @@ SAYS: Mapping[str, Callable[[str, Json], bool]] = {
 ONLY_GPU, *OTHERS = SAYS
 
 
-def device_classes() -> list[Json]:
+EXTENDED = "example.com/gpu"
+"""The extended resource that some nodes offer by count, and classes may serve."""
+
+
+def device_classes(serving: Sequence[str] = ()) -> list[Json]:
+    """`serving` classes stand behind the extended resource."""
     gpu = {"selectors": [{"cel": {"expression": ONLY_GPU}}]}
-    return [
+    found: list[Json] = [
         {"metadata": {"name": "any"}, "spec": {}},
         {"metadata": {"name": "gpu"}, "spec": gpu},
     ]
+    for made in found:
+        if made["metadata"]["name"] in serving:
+            made["spec"]["extendedResourceName"] = EXTENDED
+    return found
+
+
+def wanting(rng: Random, pod: Json) -> Json:
+    """The pod, with some containers that ask for the extended resource."""
+    spec = dict(pod["spec"])
+    for field in ("initContainers", "containers"):
+        if field in spec:
+            spec[field] = [_wanting(rng, container) for container in spec[field]]
+    return {**pod, "spec": spec}
+
+
+def _wanting(rng: Random, container: Json) -> Json:
+    requests = dict((container.get("resources") or {}).get("requests") or {})
+    if rng.random() < 0.6:
+        requests[rng.choice([EXTENDED, EXTENDED, "deviceclass.resource.kubernetes.io/any"])] = rng.choice(
+            "112"
+        )
+    return {**container, "resources": {"requests": requests}}
 
 
 def _device(rng: Random, name: str, counters: bool) -> Json:

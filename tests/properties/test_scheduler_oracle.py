@@ -14,10 +14,12 @@ import pytest
 from kcp.machinery import meta
 from kcp.machinery.quantity import parse
 from kcp.scheduler import profiles, reference, reference_devices, reference_preemption
-from kcp.scheduler.cluster_state import ClusterState
+from kcp.scheduler.cluster_state import ATTACHMENTS, ClusterState
 from kcp.scheduler.cycle import Decision, decide
 from kcp.scheduler.dra.devices import CLAIMS, CLASSES, SLICES
+from kcp.scheduler.dra.extended import ANNOTATION, special_key
 from kcp.scheduler.framework.runtime import Framework
+from kcp.scheduler.reference_world import World
 from tests.properties import device_worlds as devices
 from tests.properties import scheduler_worlds as worlds
 
@@ -32,11 +34,13 @@ class Pair:
     """The same cluster, told to both."""
 
     rng: Random
-    world: reference.World = attrs.field(factory=lambda: reference.World([], []))
+    world: World = attrs.field(factory=lambda: World([], []))
     state: ClusterState = attrs.field(factory=ClusterState)
     framework: Framework = attrs.field(init=False)
     number: int = 0
     device_kinds: list[Json] = attrs.field(factory=list)
+    serving: tuple[str, ...] = ()
+    """The device classes that serve an extended resource."""
 
     def __attrs_post_init__(self) -> None:
         self.framework = profiles.build(self.state, profiles.Profile())
@@ -89,6 +93,16 @@ class Pair:
                 (driver,) = made["spec"]["drivers"]
                 self.world.volume_limits[name] = {driver["name"]: driver["allocatable"]["count"]}
                 self.state.apply("csinodes.storage.k8s.io", None, made)
+                if self.rng.random() < 0.5:
+                    self._attach(
+                        f"{self.rng.choice(worlds.NAMESPACES)}-{self.rng.choice(worlds.CLAIMS)}", name
+                    )
+
+    def _attach(self, volume: str, node: str) -> None:
+        self.world.attachments.append((volume, node))
+        made = {"metadata": {"name": f"{volume}-{node}"}}
+        spec = {"attacher": worlds.DRIVER, "nodeName": node, "source": {"persistentVolumeName": volume}}
+        self.state.apply(ATTACHMENTS, None, {**made, "spec": spec})
 
     def add_budgets(self) -> None:
         for number in range(self.rng.randint(0, 3)):
@@ -98,7 +112,7 @@ class Pair:
 
     def add_devices(self, names: list[str]) -> None:
         self.world.devices.says = devices.SAYS
-        for made in devices.device_classes():
+        for made in devices.device_classes(self.serving):
             self.world.devices.classes[made["metadata"]["name"]] = made
             self.state.apply(CLASSES, None, made)
         for made in devices.slices(self.rng, names):
@@ -137,15 +151,47 @@ class Pair:
         """Both come to the same devices; the log shows them at once or later."""
         there = self.world.devices
         node = next(n for n in self.world.nodes if n["metadata"]["name"] == ours.node)
-        waiting = [c for c in reference_devices.claims_of(there, pod) if not reference_devices.allocation(c)]
+        waiting = reference_devices.waiting_claims(there, pod, node)
+        special = special_key(pod["metadata"]["namespace"], pod["metadata"]["uid"])
         picked = reference_devices.picks(there, waiting, node) or []
         for number, claim in enumerate(waiting):
-            results = ours.allocations[meta.key_of(claim)]["devices"]["results"]
+            key = meta.key_of(claim) if claim["metadata"] else special
+            results = ours.allocations[key]["devices"]["results"]
             theirs = [_result(pick) for pick in picked if pick.claim == number]
             assert [_shown(result) for result in results] == theirs
+        assert len(ours.allocations) == len(waiting)
         self.state.devices.take(pod["metadata"]["uid"], ours.allocations)
+        if special in ours.allocations:
+            self._take_special(pod, special, ours.allocations[special])
         for claim in reference_devices.claims_of(there, pod):
             self._reserve(claim, pod, ours.allocations.get(meta.key_of(claim)))
+
+    def _take_special(self, pod: Json, key: str, allocation: Json) -> None:
+        """The claim of the pod's extended resources is in the log at once, or not before the pod is gone."""
+        metadata = pod["metadata"]
+        owner = {"kind": "Pod", "name": metadata["name"], "uid": metadata["uid"], "controller": True}
+        made = {
+            "metadata": {
+                "namespace": metadata["namespace"],
+                "name": f"{metadata['name']}-extended-resources-x",
+                "uid": f"claim-of-{metadata['uid']}",
+                "annotations": {ANNOTATION: "true"},
+                "ownerReferences": [owner],
+            },
+            "status": {"allocation": allocation},
+        }
+        self.world.devices.claims[key] = made
+        if self.rng.random() < 0.6:
+            self.state.apply(CLAIMS, None, made)
+
+    def _free_special(self, pod: Json) -> None:
+        key = special_key(pod["metadata"]["namespace"], pod["metadata"]["uid"])
+        made = self.world.devices.claims.pop(key, None)
+        if made is None:
+            return
+        if meta.key_of(made) in self.state.objects[CLAIMS]:
+            self.state.apply(CLAIMS, made, None)
+        self.state.devices.give_back(key)
 
     def _reserve(self, claim: Json, pod: Json, allocation: Json | None) -> None:
         status = dict(claim.get("status") or {})
@@ -162,6 +208,7 @@ class Pair:
 
     def _free(self, pod: Json) -> None:
         """What the claim controller does when a pod is gone."""
+        self._free_special(pod)
         for claim in reference_devices.claims_of(self.world.devices, pod):
             uid = pod["metadata"]["uid"]
             left = [c for c in (claim.get("status") or {}).get("reservedFor") or () if c["uid"] != uid]
@@ -187,6 +234,8 @@ class Pair:
 
     def schedule(self, template: Json) -> None:
         pod = self._with_claims(worlds.pod(template, self.number))
+        if self.serving and self.rng.random() < 0.5:
+            pod = devices.wanting(self.rng, pod)
         self.state.apply("pods", None, pod)
         if self._attempt(pod) and self.rng.random() < 0.5:
             self._attempt(pod)
@@ -258,6 +307,7 @@ def run(seed: int) -> int:
     kind = worlds.plain_kind_of_pod if seed % 4 == 0 else worlds.kind_of_pod
     templates = [kind(rng) for _ in range(rng.randint(1, 6))]
     if seed % 5 == 2:
+        pair.serving = rng.choice([("gpu",), ("any",), ("any", "gpu")]) if seed % 10 == 2 else ()
         pair.add_devices(names)
     preempting = seed % 3 == 0
     if preempting:

@@ -412,7 +412,7 @@ def test_patches_that_do_not_fit(api: Api) -> None:
 def test_a_resource_version_of_the_future(api: Api) -> None:
     answer = api.request("GET", f"{MAPS}?resourceVersion=99999999")
     assert (answer.status, answer.reason) == (504, "Timeout")
-    assert answer.message.startswith("Too large resource version: 99999999, current: ")
+    assert answer.message.startswith("Timeout: Too large resource version: 99999999, current: ")
     details = answer.json()["details"]
     assert details["retryAfterSeconds"] == 1
     assert details["causes"] == [

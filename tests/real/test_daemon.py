@@ -21,6 +21,7 @@ from tests.real.https import Api
 
 pytestmark = pytest.mark.real
 
+SERVICES = "/api/v1/namespaces/default/services"
 SYSTEM_NAMESPACES = ["default", "kube-node-lease", "kube-public", "kube-system"]
 
 
@@ -135,6 +136,11 @@ def test_a_file_that_is_no_log(tmp_path: Path) -> None:
             ("--store", "mysql://localhost/kcp"),
             "kcp: no event log can be opened at mysql://localhost/kcp: the engine is not supported",
         ),
+        (("--service-cidr", "nonsense"), "kcp: 'nonsense' does not appear to be an IPv4 or IPv6 network"),
+        (
+            ("--service-cidr", "10.0.0.0/24,10.1.0.0/24"),
+            "kcp: two service ranges must be of different IP families: 10.0.0.0/24,10.1.0.0/24",
+        ),
     ],
 )
 def test_what_cannot_be_meant(tmp_path: Path, options: tuple[str, ...], text: str) -> None:
@@ -223,6 +229,22 @@ def test_nodes_can_be_changed_at_a_start(make_daemon: Callable[..., Daemon]) -> 
     daemon.nodes = 3
     daemon.start()
     eventually(lambda: len(nodes(daemon)) == 3, "three nodes")
+
+
+def test_a_cluster_of_one_ip_family_grows_a_second(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon("--service-cidr", "10.77.0.0/24").start()
+    assert daemon.stop() == 0
+    daemon.options = ("--service-cidr", "10.77.0.0/24,fd77::/112")
+    api = Api.of(daemon.start().kubeconfig)
+    spec = {"ipFamilyPolicy": "RequireDualStack", "ports": [{"port": 80}]}
+    answer = api.request("POST", SERVICES, {"metadata": {"name": "both"}, "spec": spec})
+    assert answer.status == 201, answer.message
+    ips = answer.json()["spec"]["clusterIPs"]
+    assert ips[0].startswith("10.77.0.") and ips[1].startswith("fd77::")
+    held = api.get("/apis/networking.k8s.io/v1/ipaddresses")["items"]
+    assert {item["metadata"]["name"] for item in held} == {"10.77.0.1", *ips}
+    ranges = api.get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes")
+    assert ranges["spec"]["cidrs"] == ["10.77.0.0/24", "fd77::/112"]
 
 
 def nodes(daemon: Daemon) -> list[str]:

@@ -63,6 +63,14 @@ def test_devices_by_template_shared_and_not_yet_there(kubectl: Kubectl, gpus: No
     pending = {"huge": "allocated,reserved", "pair": "pending"}
     eventually(lambda: states(kubectl) == pending, "the claims are free or gone", 60)
 
+    kubectl("apply", "-f", DEVICES / "extended.yaml")
+    status = running(kubectl, "plain")["status"]["extendedResourceClaimStatus"]
+    made = status["resourceClaimName"]
+    assert made.startswith("plain-extended-resources-") and states(kubectl)[made] == "allocated,reserved"
+    assert status["requestMappings"][0]["resourceName"] == "example.com/gpu"
+    kubectl("delete", "pod", "plain")
+    eventually(lambda: states(kubectl) == pending, "the claim is gone with its pod", 60)
+
 
 def failed_scheduling(kubectl: Kubectl, name: str) -> str | None:
     selector = f"reason=FailedScheduling,involvedObject.name={name}"

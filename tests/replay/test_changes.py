@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from kcp.controllers import replicaset
 from kcp.controllers.deployment import CONTROLLER
-from kcp.controllers.table import OFF_BY_DEFAULT
+from kcp.controllers.sources import Controller, Timer
+from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT
 from kcp.controlplane.cluster import ClusterOptions
 from kcp.node.fleet import NodeSpec
 from kcp.replay.changes import Changes
+from kcp.replay.constants import constants_of, modules_of, with_constants
+from kcp.scheduler import queue, writes
 
 KEEP_OLD = Path(__file__).resolve().parents[2] / "examples/what-if/keep_old.py"
 
@@ -128,3 +133,63 @@ def test_a_machine_that_never_was_cannot_be_missing() -> None:
 def test_nothing_is_no_change() -> None:
     assert not Changes()
     assert Changes(nodes="0")
+
+
+def test_a_constant_of_one_controller_is_another_and_what_is_made_from_it_follows() -> None:
+    prepared = Changes(settings=("pod-garbage-collector.PERIOD_S=5", "replicaset.BURST_REPLICAS=3")).prepare()
+    collector, replicas = prepared.controllers.values()
+    assert [source.period_s for source in collector.watches.values() if isinstance(source, Timer)] == [5]
+    known = constants_of(["kcp.controllers.replicas"])
+    assert vars(sys.modules[replicas.plan.__module__])["BURST_REPLICAS"] == 3
+    assert vars(replicaset)["BURST_REPLICAS"] == known["kcp.controllers.replicas", "BURST_REPLICAS"] == 500
+    assert (replicas.name, replicas.identity) == ("replicaset-controller", "replicaset-controller")
+    options = prepared.options(ClusterOptions())
+    assert [each.name for each in options.controllers] == [each.name for each in ClusterOptions().controllers]
+
+
+@pytest.mark.parametrize(
+    "controller", [*CONTROLLERS, *OFF_BY_DEFAULT], ids=lambda controller: controller.name
+)
+def test_every_constant_of_every_controller_can_be_set(controller: Controller) -> None:
+    known = constants_of(modules_of(controller))
+    changed = with_constants(controller, {place: value + 1 for place, value in known.items()})
+    assert (changed.name, changed.username) == (controller.name, controller.username)
+    assert changed.watches.keys() == controller.watches.keys() and changed.plan is not controller.plan
+
+
+def test_a_constant_of_the_scheduler_is_another_as_long_as_the_run_lasts() -> None:
+    before = queue.MAX_UNSCHEDULABLE_US, writes.BATCH
+    settings = "scheduler.MAX_UNSCHEDULABLE_US=7", "scheduler.writes.BATCH=1"
+    with Changes(settings=settings).prepare().in_force():
+        assert (queue.MAX_UNSCHEDULABLE_US, writes.BATCH) == (7, 1)
+    assert before == (queue.MAX_UNSCHEDULABLE_US, writes.BATCH)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (
+            "job.NOTHING=1",
+            "job-controller has no constant 'NOTHING'; it has MAX_UNCOUNTED=500, FIRST_S=10.0, ",
+        ),
+        (
+            "job.nothing=1",
+            "job-controller has no setting 'nothing'; it has none; of constants it has MAX_UNC",
+        ),
+        ("ttl.STEPS=1", "ttl-controller has no constant 'STEPS'; it has none"),
+        ("scheduler.BATCH=1", "scheduler has several constants BATCH: say scheduler.scheduler.BATCH=256 or "),
+        ("scheduler.nothing=1", "scheduler has no constant 'nothing'; it has "),
+        ("job.FIRST_S=soon", "FIRST_S is a number, not 'soon'"),
+        ("job.FIRST_S=true", "FIRST_S is a number, not 'true'"),
+    ],
+)
+def test_what_can_be_set_is_told(setting: str, told: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        Changes(settings=(setting,)).prepare()
+    assert str(raised.value).startswith(told)
+
+
+def test_a_swapped_controller_has_its_own_constants() -> None:
+    swap = f"deployment={KEEP_OLD}:plan"
+    with pytest.raises(ValueError, match="deployment-controller is swapped: its constants are in the code"):
+        Changes(swaps=(swap,), settings=("deployment.NO_DEADLINE=5",)).prepare()

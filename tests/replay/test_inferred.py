@@ -35,6 +35,77 @@ async def _play() -> list[Json]:
         return audit.events
 
 
+async def _play_ends() -> list[Json]:
+    """What goes: a deployment with what it owns, one whose ReplicaSets are set free, a whole namespace."""
+    async with audited_cluster() as (_, client, audit):
+        await client.create(
+            "namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+        )
+        await anyio.sleep(5)
+        for name, namespace in (("web", "default"), ("free", "default"), ("store", "shop")):
+            await client.create("deployments.apps", deployment(name, namespace=namespace, replicas=2))
+        await anyio.sleep(30)
+        await client.delete("deployments.apps", "web", "default", propagation="Foreground")
+        await client.delete("deployments.apps", "free", "default", propagation="Orphan")
+        await anyio.sleep(30)
+        await client.delete("namespaces", "shop")
+        await anyio.sleep(60)
+        return audit.events
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> list[Inference]:
+    lines = run_deterministic(_play_ends, 7)
+    return inferred(incident_of(tmp_path_factory.mktemp("ends"), lines))
+
+
+def verdicts(found: list[Inference], controller: str) -> list[str]:
+    return [each.verdict for each in found if each.controller == controller]
+
+
+def test_the_garbage_collector_decides_for_the_owner_that_goes(ends: list[Inference]) -> None:
+    found = verdicts(ends, "garbage-collector-controller")
+    assert len(found) >= 4 and set(found) <= {"same", "older"}, found
+    kinds = {event.key.resource for each in ends if "garbage" in each.controller for event in each.writes}
+    assert kinds >= {"pods", "replicasets.apps", "deployments.apps"}
+
+
+def test_the_namespace_controller_decides_for_the_namespace(ends: list[Inference]) -> None:
+    mine = [each for each in ends if each.controller == "namespace-controller"]
+    assert mine and {each.key for each in mine} == {"shop"}
+    assert {each.verdict for each in mine} <= {"same", "older"}, [(e.verdict, e.guess) for e in mine]
+
+
+def test_the_scheduler_took_one_of_the_best_nodes(ends: list[Inference], tmp_path: Path) -> None:
+    found = [each for each in ends if each.controller == "default-scheduler"]
+    assert len(found) == 6 and {each.verdict for each in found} <= {"same", "older"}
+    assert all(each.guess.planned[0].text.startswith("Bind pods/") for each in found)
+
+
+def too_large(event: Json) -> Json | None:
+    """Pods that no node has room for, on a node all the same."""
+    for field in ("requestObject", "responseObject"):
+        for container in (event.get(field, {}).get("spec") or {}).get("containers") or ():
+            container["resources"] = {"requests": {"cpu": "5000"}}
+    return event
+
+
+def test_a_node_that_kcp_would_not_have_taken_is_shown_with_the_reason(
+    tmp_path: Path, lines: list[Json]
+) -> None:
+    place = incident_of(tmp_path, lines, too_large)
+    found = inferred(place, "scheduler")
+    assert found and {each.verdict for each in found} == {"other"}
+    with Incident.open(place) as incident:
+        text = "\n\n".join(told(incident, ["default-scheduler"]))
+    assert "no node for pods/default/web-" in text and "NodeResourcesFit refuses it: Insufficient cpu" in text
+
+
+def test_a_name_that_is_none_is_told(tmp_path: Path, lines: list[Json]) -> None:
+    with pytest.raises(ValueError, match=r"there is no controller nobody; there are .*, default-scheduler"):
+        inferred(incident_of(tmp_path, lines), "nobody")
+
+
 @pytest.fixture(scope="module")
 def lines() -> list[Json]:
     """The audit log of a cluster whose controllers are kcp's own: so each decision should be found to be the same."""

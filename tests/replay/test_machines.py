@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kcp.node.runtime.protocol import ContainerConfig, Image
-from kcp.replay.machines import Lifetimes, Machines, Step, node_spec
+from kcp.replay.machines import Ears, Lifetimes, Machines, Step, node_spec
+from kcp.store.protocol import Actor, Cause
+from tests.replay.events import Writer
 from tests.scheduler.harness import node
 
 Json = dict[str, Any]
@@ -102,3 +104,29 @@ def test_a_machine_with_another_boot_id_had_been_down() -> None:
     assert [(step.ts_us, step.what, step.name) for step in machines.steps] == [
         (10, "off", "a"), (11, "silent", "b"), (12, "back", "b"), (30, "off", "b"),
     ]  # fmt: skip
+
+
+def test_a_machine_that_talks_after_its_node_was_deleted_did_not_go() -> None:
+    machines = Machines()
+    machines.note_gone(10, 1, "node-1")
+    machines.note_gone(20, 2, "node-2")
+    machines.heard_of("node-1", 30)
+    assert [(step.what, step.name) for step in machines.steps] == [("gone", "node-2")]
+
+
+def test_a_machine_was_silent_before_the_first_that_it_did_not_answer_to() -> None:
+    ears, writer = Ears(), Writer()
+    kubelet = Cause(Actor("system:node:node-1"))
+    bound = {"metadata": {"name": "a", "namespace": "d"}, "spec": {"nodeName": "node-1"}}
+    ears.see_pod(writer.put("pods", {"metadata": bound["metadata"]}))
+    writer.now_s = 10.0
+    ears.see_pod(writer.put("pods", bound))
+    writer.now_s = 11.0
+    ears.see_pod(writer.put("pods", {**bound, "status": {"phase": "Running"}}, kubelet))
+    ears.heard_us["node-1"] = 11_000_000
+    assert ears.silent_since_us("node-1", 20_000_000) == 20_000_000, "it has answered to all"
+    writer.now_s = 15.0
+    going = {**bound, "metadata": {**bound["metadata"], "deletionTimestamp": "2026-01-01T00:00:15Z"}}
+    ears.see_pod(writer.put("pods", going))
+    assert ears.silent_since_us("node-1", 20_000_000) == 15_000_000 - 1
+    assert ears.silent_since_us("node-1", 5_000_000) == 11_000_001, "it talked then"

@@ -350,3 +350,33 @@ def test_answers_survive_the_log() -> None:
     again = Answers.of(answers.document())
     assert again is not None and again.document() == answers.document()
     assert Answers.of(None) is None
+
+
+async def test_an_answer_that_makes_no_sense_fails_its_pod_and_not_the_scheduler() -> None:
+    """A list where names map to reasons, and a score that is no number."""
+
+    def filters(body: Json) -> Json:
+        return {"NodeNames": ["a", "b"], "FailedNodes": ["c"]}
+
+    def scores(body: Json) -> Any:
+        return [{"Host": name, "Score": "high"} for name in body["NodeNames"]]
+
+    with extender_server({"filter": filters, "prioritize": scores}) as server:
+        row = {"urlPrefix": server.url, "prioritizeVerb": "prioritize", "weight": 1, "nodeCacheCapable": True}
+
+        async def is_refused(bench: Bench) -> None:
+            await nodes(bench, "a", "b", "c")
+            await bench.pod("web")
+            status, reason, text = await refused(bench, "web")
+            assert (status, reason) == ("False", "SchedulerError")
+            assert text.startswith(
+                f"filter of extender at URL {server.url}/filter: its answer makes no sense: "
+            )
+
+        async def is_placed(bench: Bench) -> None:
+            await nodes(bench, "a", "b", "c")
+            await bench.pod("web")
+            assert await placed(bench, "web") in ("a", "b", "c")
+
+        await scheduled_in_real_time(is_refused, extended({**row, "filterVerb": "filter"}))
+        await scheduled_in_real_time(is_placed, extended(row))

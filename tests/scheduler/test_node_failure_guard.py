@@ -9,9 +9,11 @@ import anyio
 import pytest
 
 from kcp.machinery import meta
+from kcp.machinery.times import format_time
+from kcp.scheduler.plugins.guard_memory import Record, config_map, records_of
 from kcp.scheduler.profiles import API_VERSION, ConfigError, Configuration, parse_configuration
 from kcp.store.protocol import Op
-from tests.scheduler.harness import Bench, condition, node, pod, scheduled
+from tests.scheduler.harness import Bench, _start, condition, node, pod, scheduled
 from tests.scheduler.test_gang_scheduling import all_remade
 
 Json = dict[str, Any]
@@ -325,6 +327,94 @@ def test_a_workload_that_kills_node_after_node_is_held_with_a_clear_message() ->
         await anyio.sleep(1800)
         assert await bench.node_of("bomb-2"), "a hold ends"
         await all_remade(bench)
+
+    scheduled(check, configuration=guarded())
+
+
+MEMORY = "node-failure-guard"
+
+
+async def another_scheduler(bench: Bench) -> Bench:
+    """The one that runs ends, and one that has seen nothing takes its place."""
+    bench.running.cancel()
+    await anyio.sleep(0.1)
+    return await _start(bench.cluster, bench.group, 2, bench.scheduler.configuration)
+
+
+def test_a_workload_that_is_held_stays_held_when_the_scheduler_is_another_one() -> None:
+    """Its pods and the nodes that it killed are gone by then."""
+
+    async def check(bench: Bench) -> None:
+        assert await _deaths(bench, ["n0", "n1", "n2"], "bomb", 0) == 2
+        dead = [await bench.node_of(f"bomb-{life}") for life in range(2)]
+        for life in range(3):
+            await bench.client.delete("pods", f"bomb-{life}", "default", grace_s=0)
+        for name in dead:
+            await bench.client.delete("nodes", name)
+        await anyio.sleep(1)
+        memory = await bench.client.get("configmaps", MEMORY, "kube-system")
+        assert list(memory["data"]) == ["bomb"]
+        again = await another_scheduler(bench)
+        await create(again, "bomb-3", "bomb")
+        await create(again, "other", "other")
+        await anyio.sleep(2)
+        text = f"workload killed nodes {dead[0]}, {dead[1]}: rescheduling held"
+        assert condition(await again.get("bomb-3")) == ("False", "SchedulingGated", text)
+        assert await again.node_of("other")
+        await anyio.sleep(1800)
+        assert await again.node_of("bomb-3"), "a hold ends when it would have"
+        memory = await bench.client.get("configmaps", MEMORY, "kube-system")
+        assert not memory.get("data")
+
+    scheduled(check, configuration=guarded())
+
+
+def test_a_death_before_the_scheduler_was_another_one_counts_with_those_after_and_meanwhile() -> None:
+    async def check(bench: Bench) -> None:
+        for name in ("n0", "n1", "n2", "n3"):
+            await ready_node(bench, name)
+        await create(bench, "bomb-0", "bomb", nodeSelector={"kubernetes.io/hostname": "n0"})
+        await anyio.sleep(30)
+        await report(bench, "n0", LOST)
+        await anyio.sleep(1)
+        obj = owned("bomb-1", "bomb", nodeSelector={"kubernetes.io/hostname": "n1"})
+        await bench.client.create("pods", obj, "default")
+        await anyio.sleep(1)
+        now = bench.cluster.clock.now()
+        await says(bench, "bomb-1", phase="Running", startTime=format_time(now))
+        bench.running.cancel()
+        await anyio.sleep(20)
+        died = {**LOST, "lastTransitionTime": format_time(bench.cluster.clock.now())}
+        await report(bench, "n1", died)
+        again = await another_scheduler(bench)
+        await anyio.sleep(1)
+        await create(again, "bomb-2", "bomb")
+        await anyio.sleep(2)
+        text = "workload killed nodes n0, n1: rescheduling held"
+        assert condition(await again.get("bomb-2")) == ("False", "SchedulingGated", text)
+
+    scheduled(check, configuration=guarded())
+
+
+def test_what_the_guard_cannot_read_it_leaves_alone() -> None:
+    broken = {"x": "no json", "y": "{}", "z": '{"killed":{"n":"when?"}}', "v": "[]"}
+    assert records_of(broken) == {}
+    kept = {"w": Record([(1_000_000, "a"), (2_000_000, "b")], 3_000_000), "u": Record([(5, "c")])}
+    assert records_of(config_map(kept)["data"]) == kept
+
+
+def test_deaths_that_are_long_past_are_forgotten() -> None:
+    async def check(bench: Bench) -> None:
+        for number in range(4):
+            await ready_node(bench, f"n{number}")
+            await create(
+                bench, f"p-{number}", f"w-{number}", nodeSelector={"kubernetes.io/hostname": f"n{number}"}
+            )
+            await anyio.sleep(10)
+            await report(bench, f"n{number}", LOST)
+            await anyio.sleep(2000)
+        memory = await bench.client.get("configmaps", MEMORY, "kube-system")
+        assert list(memory["data"]) == ["w-3"]
 
     scheduled(check, configuration=guarded())
 

@@ -221,3 +221,22 @@ def test_each_profile_serves_the_pods_that_name_it() -> None:
         ]  # fmt: skip
 
     scheduled(check, configuration=Configuration((Profile(), Profile(name="packing", args=packing))))
+
+
+def test_a_pod_of_another_scheduler_counts_from_when_it_has_a_node() -> None:
+    async def check(bench: Bench) -> None:
+        await bench.node("n")
+        uid = (await bench.pod("stranger", cpu="3", schedulerName="volcano"))["metadata"]["uid"]
+        await anyio.sleep(1)
+        assert uid not in bench.scheduler.state.pods
+        target = {"metadata": {"name": "stranger"}, "target": {"kind": "Node", "name": "n"}}
+        await bench.client.create("pods", target, "default", name="stranger", subresource="binding")
+        await bench.pod("large", cpu="2")
+        await anyio.sleep(1)
+        assert bench.scheduler.state.pods[uid].node == "n"
+        assert await bench.node_of("large") == ""
+        await bench.client.delete("pods", "stranger", "default", grace_s=0)
+        await anyio.sleep(10)
+        assert await bench.node_of("large") == "n"
+
+    scheduled(check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kcp.scheduler.hints import ClusterEvent
-from kcp.scheduler.queue import SECOND_US, QueuedPod, SchedulingQueue
+from kcp.scheduler.queue import MAX_IN_FLIGHT_EVENTS, SECOND_US, QueuedPod, SchedulingQueue
 from tests.scheduler.harness import node, pod
 
 Json = dict[str, Any]
@@ -158,3 +158,31 @@ def test_a_removed_pod_leaves_nothing_behind() -> None:
         queue.remove(name)
     queue.back(flying, ["NodeName"], 1)
     assert set(queue.sizes().values()) == {0} and len(queue) == 0
+
+
+def test_a_pod_that_is_long_in_flight_keeps_no_more_events_than_it_may_miss() -> None:
+    queue = made(answer=False)
+    for name in ("slow", "quick"):
+        queue.add(waiting(name), 0, 0)
+    slow, quick = popped(queue, 0), popped(queue, 0)
+    for _ in range(MAX_IN_FLIGHT_EVENTS + 5):
+        queue.move(NODE_ADDED, 1)
+    assert queue.sizes()["in_flight_events"] == MAX_IN_FLIGHT_EVENTS
+    queue.back(slow, ["NodeResourcesFit"], 2)
+    assert place(slow) == "backoff", "what it missed is not known any more, so it is tried again"
+    queue.done(quick.uid)
+    assert queue.sizes()["in_flight_events"] == 0
+
+
+def test_events_that_nobody_in_flight_can_have_missed_are_let_go() -> None:
+    queue = made()
+    for name in ("first", "second"):
+        queue.add(waiting(name), 0, 0)
+    first = popped(queue, 0)
+    queue.move(NODE_ADDED, 1)
+    second = popped(queue, 1)
+    queue.move(NODE_ADDED, 2)
+    queue.done(first.uid)
+    assert queue.sizes()["in_flight_events"] == 1
+    queue.back(second, ["NodeResourcesFit"], 3)
+    assert place(second) == "backoff" and queue.sizes()["in_flight_events"] == 0

@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import attrs
 
-from tests.scheduler.harness import Bench, condition, scheduled
+from kcp.client.client import Client
+from kcp.client.transport import Transport, Unreachable
+from kcp.controlplane.cluster import Cluster
+from kcp.scheduler.scheduler import SYNC_TIMEOUT_S
+from kcp.scheduler.writes import Eviction
+from kcp.wire.http import Request, Response
+from tests.controlplane.test_cluster import in_cluster
+from tests.scheduler.harness import Bench, condition, pod, scheduled
 
 NOT_HELPFUL = "Preemption is not helpful for scheduling."
 
@@ -155,3 +163,54 @@ def test_a_scheduler_that_is_cut_off_starts_anew_from_the_log() -> None:
         assert bench.scheduler.state.assumed == {}
 
     scheduled(check)
+
+
+def test_what_was_still_to_be_evicted_is_not_when_the_scheduler_starts_anew() -> None:
+    """Its decisions count for nothing then, so nobody may lose a pod for one."""
+
+    async def check(bench: Bench) -> None:
+        await bench.node("n")
+        victim = await bench.pod("low")
+        await anyio.sleep(1)
+        bench.running.cancel()
+        await anyio.sleep(0.1)
+        ended: list[str] = []
+        bench.scheduler.writes.put(Eviction(victim, "n", (victim,), 0, lambda: ended.append("done")))
+        bench.restart()
+        await anyio.sleep(2)
+        assert "deletionTimestamp" not in (await bench.get("low"))["metadata"] and ended == []
+
+    scheduled(check)
+
+
+@attrs.define
+class Volumeless:
+    """A transport over which no volumes can be read while `down`."""
+
+    inner: Transport
+    down: list[bool]
+    in_process: bool = True
+
+    async def request(self, request: Request, timeout_s: float) -> Response:
+        if self.down and request.path.endswith("/persistentvolumes"):
+            raise Unreachable("no volumes today")
+        return await self.inner.request(request, timeout_s)
+
+    async def close(self) -> None: ...
+
+
+def test_nothing_is_scheduled_before_every_cache_is_filled() -> None:
+    down = [True]
+
+    async def check(cluster: Cluster, client: Client) -> None:
+        del cluster
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+        await client.create("serviceaccounts", account, "default")
+        await client.create("pods", pod("early", tolerations=[{"operator": "Exists"}]), "default")
+        await anyio.sleep(2 * SYNC_TIMEOUT_S + 60)
+        assert "nodeName" not in (await client.get("pods", "early", "default"))["spec"]
+        down.clear()
+        await anyio.sleep(120)
+        assert "nodeName" in (await client.get("pods", "early", "default"))["spec"]
+
+    in_cluster(check, nodes=1, controllers=(), wrap_transport=lambda inner: Volumeless(inner, down))

@@ -58,7 +58,14 @@ def test_a_log_in_a_file_meets_the_same_faults_as_one_in_memory(tmp_path: Path) 
     on_disk, in_memory = scenario.run(tmp_path / "log.kcp"), scenario.run()
     assert (on_disk.revisions, on_disk.decisions) == (in_memory.revisions, in_memory.decisions)
     assert on_disk.fired == in_memory.fired and on_disk.said == in_memory.said
+    assert (on_disk.digest, on_disk.steps) == (in_memory.digest, in_memory.steps)
     assert {key.partition("/")[0] for key in on_disk.fired} == {"store-slow", "store-fail"}
+
+
+def test_a_log_in_a_file_takes_the_course_of_one_in_memory(tmp_path: Path) -> None:
+    """Also when its engine tidies up while nothing happens: that takes no turn of the loop."""
+    on_disk, in_memory = simulate(0, duration_s=60, store=tmp_path / "log.kcp"), simulate(0, duration_s=60)
+    assert (on_disk.digest, on_disk.steps) == (in_memory.digest, in_memory.steps)
 
 
 def test_several_daemons_do_not_share_a_file(tmp_path: Path) -> None:

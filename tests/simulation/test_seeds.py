@@ -18,7 +18,7 @@ from kcp.replay.faults import KINDS
 
 HERE = Path(__file__).parent
 PROCESSES = 2
-BATCH, BATCHES = 20, 8
+BATCH, BATCHES = 10, 50
 SAMPLE = [Scenario(seed, daemons=2 if seed % 8 == 0 else 1) for seed in range(1, BATCH * BATCHES + 1)]
 SEVERAL = ("store-unknown", "stale", "leader-pause")
 ALONE = [

@@ -14,8 +14,10 @@ import anyio
 
 from kcp.base import logs
 from kcp.machinery.errors import AlreadyExists, NotFound
+from kcp.store import writer as store_writer
 from kcp.store.log import EventLog
 from kcp.store.protocol import Committed, Operation, Unavailable
+from kcp.store.sqlite import SqliteDriver
 from tests.store.changes import key, open_for_test, write
 
 WRITERS = 32
@@ -46,9 +48,18 @@ async def _append(store: EventLog, operation: Operation) -> Committed | None:
             return None
 
 
+def _keep_two_on_their_way(store: EventLog) -> None:
+    """Small batches follow each other before the outcome of the first is known, on SQLite in its thread."""
+    store_writer.EAGER_OPERATIONS = 4
+    if isinstance(store._driver, SqliteDriver):
+        store._driver._threaded_until_s = float("inf")
+
+
 async def main(directory: Path, where: str) -> None:
     acknowledged = os.open(directory / "acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     store = open_for_test(where)
+    if store.next_decision_id() // 10**12 % 2:
+        _keep_two_on_their_way(store)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(store.run)
         for writer in range(WRITERS):

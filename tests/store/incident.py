@@ -56,6 +56,8 @@ async def play(store: EventLog, clock: VirtualClock) -> None:
         update(NODE, status={"conditions": [{"type": "Ready", "status": "Unknown"}]}),
     ]
     for number, step in enumerate(steps, 1):
+        if number == 2:
+            store.record(Input("start", {"epoch": store.epoch, "settings": {"job-controller": {"limit": 3}}}))
         if number == 3:
             effects = [{"kind": "Patch", "args": {"node": "n1"}, "outcome": "ok", "rv": 3}]
             store.record(Decision(42, "scheduler", "shop/web-1", "event", {"pods": 2, "nodes": 1}, 5, effects, None, "c", "f", 0, 3, 3))  # fmt: skip

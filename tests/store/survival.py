@@ -2,7 +2,7 @@
 
 pause_postgresql, pause_sqlite    a writer stands still while another takes over, and must not write when it wakes
 cut_connections                   the connection to PostgreSQL breaks at each message of the protocol, one after the other
-histories_under_cuts              three daemons whose connections end while they read and write, checked as one log
+histories_under_cuts              daemons whose connections end while they read and write, checked as one log
 fill_up                           a disk becomes full in the middle of writes, and has room again
 """
 
@@ -24,7 +24,7 @@ from typing import TypeVar
 import asyncpg
 
 from kcp.base.clock import SystemClock
-from kcp.store import check
+from kcp.store import check, writer
 from kcp.store.log import EventLog
 from kcp.store.open import open_store
 from kcp.store.protocol import Committed, Fence, Locked, Unavailable
@@ -185,17 +185,31 @@ async def disconnect(url: str) -> None:
     await connection.close()
 
 
-async def histories_under_cuts(url: str, seed: int, *, steps: int = 25) -> tuple[list[Seen], int]:
-    """Three daemons read and write while all connections are ended again and again.
+@contextmanager
+def two_batches_on_their_way() -> Iterator[None]:
+    """Also with few writers and a slow disk: batches of two changes follow one whose outcome is not known yet."""
+    usual = writer.EAGER_OPERATIONS, writer.SLOW_COMMIT_S
+    writer.EAGER_OPERATIONS, writer.SLOW_COMMIT_S = 2, 60.0
+    try:
+        yield
+    finally:
+        writer.EAGER_OPERATIONS, writer.SLOW_COMMIT_S = usual
+
+
+async def histories_under_cuts(
+    url: str, seed: int, *, steps: int = 25, daemons: int = 3
+) -> tuple[list[Seen], int]:
+    """Daemons read and write while all connections are ended again and again.
 
     Returns the operations that no moment of the log explains, and how many were seen in all.
     """
-    stores = [open_for_test(url) for _ in range(3)]
-    playing = asyncio.ensure_future(histories.play(stores, seed, 9, steps))
-    while not playing.done():
-        await asyncio.wait([playing], timeout=0.05)
-        await disconnect(url)
-    history = await playing
+    stores = [open_for_test(url) for _ in range(daemons)]
+    with two_batches_on_their_way():
+        playing = asyncio.ensure_future(histories.play(stores, seed, 9, steps))
+        while not playing.done():
+            await asyncio.wait([playing], timeout=0.05)
+            await disconnect(url)
+        history = await playing
     await _surely(stores[0].catch_up)
     events = await _surely(lambda: stores[0].events_since(0, limit=100_000))
     for store in stores:

@@ -26,6 +26,12 @@ async def test_three_daemons_are_one_log(seed: int) -> None:
 
 
 @pytest.mark.real
+async def test_one_daemon_is_one_log_although_its_connections_break() -> None:
+    wrong, seen = await survival.histories_under_cuts(postgres.database(), 7, steps=40, daemons=1)
+    assert wrong == [] and seen > 60
+
+
+@pytest.mark.real
 async def test_three_daemons_are_one_log_although_their_connections_break() -> None:
     wrong, seen = await survival.histories_under_cuts(postgres.database(), 5)
     assert wrong == [] and seen > 60

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from kcp.base.clock import SystemClock
 from kcp.machinery.document import normal
 from kcp.machinery.errors import AlreadyExists, NotFound
-from kcp.store import postgres_rows, postgres_schema
+from kcp.store import postgres as postgres_driver
+from kcp.store import postgres_rows, postgres_schema, writer
 from kcp.store.log import EventLog
 from kcp.store.open import open_store
 from kcp.store.postgres import PostgresDriver
@@ -59,6 +60,8 @@ from tests.store.changes import (
 pytestmark = pytest.mark.real
 
 LEASE = key("leader", "kube-system", "leases.coordination.k8s.io")
+
+MANY = writer.EAGER_OPERATIONS
 
 
 @pytest.fixture
@@ -429,9 +432,9 @@ class TestTrouble:
             await store.append(create(key("a")))
             whole = PostgresDriver._write
 
-            async def write_and_lose(self: PostgresDriver, batch: Any) -> None:
+            async def write_and_lose(self: PostgresDriver, *given: Any) -> None:
                 monkeypatch.setattr(PostgresDriver, "_write", whole)
-                await whole(self, batch)
+                await whole(self, *given)
                 await neighbour.append(create(key("between")))
                 raise ConnectionResetError("connection lost")
 
@@ -441,6 +444,54 @@ class TestTrouble:
             await store.catch_up()
             assert [event.rv for event in heard.events] == [1, 2, 3]
 
+    async def test_a_batch_that_overtakes_the_one_below_waits_for_it(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with open_for_test(url) as store:
+            await store.append(create(key("a")))
+            monkeypatch.setattr(store._writer, "_slow", False)
+            whole, came, bases = postgres_driver._append, anyio.Event(), []
+
+            async def late(connection: Any, arguments: Any) -> Any:
+                bases.append(arguments[1])
+                if len(bases) == 1:
+                    await came.wait()
+                found = await whole(connection, arguments)
+                came.set()
+                return found
+
+            monkeypatch.setattr(postgres_driver, "_append", late)
+            done = await asyncio.gather(*[store.append(create(key(f"c{i}"))) for i in range(2 * MANY)])
+            assert bases == [1, 1 + MANY, 1 + MANY]
+            assert [one.rv for one in done] == list(range(2, 2 * MANY + 2))
+
+    @pytest.mark.parametrize("arrived", [True, False])
+    async def test_a_lost_answer_below_another_batch(
+        self, url: str, monkeypatch: pytest.MonkeyPatch, arrived: bool
+    ) -> None:
+        """Of two batches on their way the first loses its connection, before or after the server has committed."""
+        async with open_for_test(url) as store:
+            await store.append(create(key("a")))
+            monkeypatch.setattr(store._writer, "_slow", False)
+            whole, calls = postgres_driver._append, []
+
+            async def lose(connection: Any, arguments: Any) -> Any:
+                calls.append(arguments[1])
+                if len(calls) != 1:
+                    return await whole(connection, arguments)
+                if arrived:
+                    await whole(connection, arguments)
+                raise ConnectionResetError("connection lost")
+
+            monkeypatch.setattr(postgres_driver, "_append", lose)
+            writes = [store.append(create(key(f"c{i}"))) for i in range(2 * MANY)]
+            done = await asyncio.gather(*writes, return_exceptions=True)
+            assert calls[:2] == [1, 1 + MANY]
+            refused = [one for one in done if isinstance(one, BaseException)]
+            assert len(refused) == (0 if arrived else MANY)
+            assert all(isinstance(one, Unavailable) and "connection lost" in str(one) for one in refused)
+            assert store.rv == 1 + len(done) - len(refused)
+
     async def test_a_commit_that_never_arrived_is_refused(
         self, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -448,7 +499,7 @@ class TestTrouble:
             await store.append(create(key("a")))
             whole = PostgresDriver._write
 
-            async def lose(self: PostgresDriver, batch: Any) -> None:
+            async def lose(self: PostgresDriver, *given: Any) -> None:
                 monkeypatch.setattr(PostgresDriver, "_write", whole)
                 await neighbour.append(create(key("b"), uid="same", cause=Cause(ALICE, "req")))
                 raise ConnectionResetError("connection lost")

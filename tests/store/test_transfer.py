@@ -15,7 +15,7 @@ import pytest
 
 from kcp.base.clock import VirtualClock
 from kcp.store import check, postgres_transfer, transfer
-from kcp.store.protocol import Op, StoreError
+from kcp.store.protocol import Input, Op, StoreError
 from kcp.store.query import run_query
 from kcp.store.reader import LogReader
 from tests.store import postgres
@@ -78,6 +78,25 @@ class TestIncidentFile:
             wanted = [e.rv for e in ours.events(first - 1, theirs.last_rv)]
             assert [e.rv for e in theirs.events()] == wanted
             assert {plain(r) for r in theirs.base()} >= {plain(r) for r in theirs.list_at("pods", first - 1)}
+
+    async def test_a_range_has_the_starts_of_who_ran_in_it(
+        self, log: Path, tmp_path: Path, clock: VirtualClock
+    ) -> None:
+        async with open_log(log, clock) as store:
+            store.record(Input("start", {"epoch": store.epoch}))
+            store.record(Input("start", {"epoch": store.epoch, "scheduler": {}}))
+            await store.append(update(NODE, spec={"unschedulable": True}))
+            await store.append(update(NODE, spec={}))
+        starts = {}
+        for first, last in ((1, None), (5, 9), (14, None)):
+            target = tmp_path / f"{first}.kcp"
+            export(log, target, first_rv=first, last_rv=last, redact=False)
+            assert check.problems(target) == []
+            with LogReader(target) as reader:
+                starts[first] = [given.payload for _, _, given in reader.inputs("start")]
+        one, two, three = starts[1]
+        assert one["settings"] and one["epoch"] < two["epoch"] == three["epoch"]
+        assert starts[5] == [one] and starts[14] == [two, three]
 
     def test_views_work_inside(self, log: Path, tmp_path: Path, clock: VirtualClock) -> None:
         target = tmp_path / "part.kcp"

@@ -80,7 +80,8 @@ class AuditLog:
         try:
             while True:
                 await self._some.wait()
-                await anyio.to_thread.run_sync(self._write, self._take())
+                with anyio.CancelScope(shield=True):  # what was taken is written, whoever cancels
+                    await anyio.to_thread.run_sync(self._write, self._take())
         finally:
             self._write(self._take())
             self._close()

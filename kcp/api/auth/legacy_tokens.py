@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from joserfc import jws
 
 from kcp.api.auth.protocol import UserInfo
 from kcp.api.auth.service_account import (
@@ -53,8 +52,7 @@ def issue(key: SigningKey, *, namespace: str, account: str, uid: str, secret: st
         _UID: uid,
         "sub": username(namespace, account),
     }
-    header = {"alg": key.algorithm, "kid": key.id}
-    return jws.serialize_compact(header, orjson.dumps(claims), key.key)
+    return key.sign(claims)
 
 
 @frozen

@@ -16,6 +16,7 @@ from kcp.api.auth.rules import Rule
 from kcp.api.auth.tokens import TokenUnion
 from kcp.api.context import Call, Server
 from kcp.machinery.errors import BadRequest, Unauthorized
+from kcp.machinery.times import format_time
 
 Json = dict[str, Any]
 Review = Callable[[Server, Call, Json], Awaitable[Json]]
@@ -86,7 +87,13 @@ async def self_subject_access_review(server: Server, call: Call, review: Json) -
 
 
 async def self_subject_review(server: Server, call: Call, review: Json) -> Json:
-    return {**review, "status": {"userInfo": user_document(call.user)}}
+    """An object of its own, whatever was sent."""
+    return {
+        "apiVersion": review["apiVersion"],
+        "kind": review["kind"],
+        "metadata": {"creationTimestamp": format_time(server.clock.now())},
+        "status": {"userInfo": user_document(call.user)},
+    }
 
 
 async def self_subject_rules_review(server: Server, call: Call, review: Json) -> Json:

@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 import attrs
 import orjson
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
@@ -39,6 +41,13 @@ LEEWAY = timedelta(seconds=60)
 """How long after its deletion an object still counts as there, and how far clocks may differ."""
 CACHE_SIZE = 8192
 _EXTRA = "authentication.kubernetes.io/"
+_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {
+    "ES256": hashes.SHA256,
+    "ES384": hashes.SHA384,
+    "ES512": hashes.SHA512,
+    "RS256": hashes.SHA256,
+}
 BoundKind = Literal["Pod", "Secret", "Node"]
 _RESOURCES: dict[str, str] = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
 
@@ -83,7 +92,7 @@ class SigningKey:
         key: ECKey | RSAKey
         try:
             key = ECKey.import_key(text)
-            algorithm = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}[str(key.curve_name)]
+            algorithm = _ALGORITHMS[str(key.curve_name)]
         except (JoseError, ValueError, TypeError, AttributeError):
             key, algorithm = RSAKey.import_key(text), "RS256"
         der = key.public_key.public_bytes(
@@ -94,6 +103,23 @@ class SigningKey:
     def public(self) -> dict[str, Any]:
         """The JWK of the public half."""
         return {"use": "sig", "kid": self.id, "alg": self.algorithm, **self.key.as_dict(private=False)}
+
+    def sign(self, claims: Json) -> str:
+        """The claims as a JWT; the same claims give the same bytes, so that a seeded run makes the same tokens."""
+        header = orjson.dumps({"alg": self.algorithm, "kid": self.id})
+        signed = f"{_base64url(header)}.{_base64url(orjson.dumps(claims))}"
+        return f"{signed}.{_base64url(self._signature(signed.encode()))}"
+
+    def _signature(self, message: bytes) -> bytes:
+        """Source: RFC 7518 section 3; deterministic for elliptic curves by RFC 6979."""
+        digest = _HASHES[self.algorithm]()
+        key = self.key.private_key
+        assert key is not None, "a public key signs nothing"
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            encoded = key.sign(message, ec.ECDSA(digest, deterministic_signing=True))
+            size = (key.key_size + 7) // 8
+            return b"".join(number.to_bytes(size) for number in decode_dss_signature(encoded))
+        return key.sign(message, padding.PKCS1v15(), digest)
 
 
 def _base64url(data: bytes) -> str:
@@ -136,8 +162,7 @@ class TokenIssuer:
         }
         if warn_after_s:
             claims["kubernetes.io"]["warnafter"] = _seconds(now) + warn_after_s
-        header = {"alg": self.key.algorithm, "kid": self.key.id}
-        return jws.serialize_compact(header, orjson.dumps(claims), self.key.key), expires
+        return self.key.sign(claims), expires
 
     def key_set(self) -> Json:
         """The JWKS document."""

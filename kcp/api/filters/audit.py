@@ -46,6 +46,8 @@ _ORDER = (
     "stageTimestamp", "annotations",
 )  # fmt: skip
 """In which Kubernetes writes an event's fields."""
+_TOGETHER = "/kcp/v1/"
+"""Below this path are requests that carry many others, from inside the process."""
 _DESCRIBED = frozenset({"create", "update"})
 """Verbs whose body is the object itself, and tells what the path does not."""
 
@@ -81,6 +83,8 @@ class Audit:
     _errors: Family[Counter]
     _levels: Family[Counter]
     _open: dict[int, _Open] = attrs.field(factory=dict)
+    _together: dict[int, datetime] = attrs.field(factory=dict)
+    """When requests that carry many others came: only their answer tells what each is."""
 
     @classmethod
     def of(cls, server: Server) -> Audit | Silent:
@@ -109,20 +113,30 @@ class Audit:
         )
 
     def enter(self, call: Call) -> None:
-        opened = self._begin(call, call.user)
+        if call.request.identity is not None and call.info.path.startswith(_TOGETHER):
+            self._together[id(call)] = self.clock.now()
+        else:
+            self._receive(call, self.clock.now())
+
+    def _receive(self, call: Call, received: datetime) -> _Open | None:
+        opened = self._begin(call, call.user, received)
         if opened is not None:
             self._open[id(call)] = opened
             self._tell(opened, "RequestReceived", opened.received)
+        return opened
 
-    def _begin(self, call: Call, user: UserInfo) -> _Open | None:
+    def _begin(self, call: Call, user: UserInfo, received: datetime) -> _Open | None:
         telling = self.trail.policy.telling(attributes_of(user, call.info))
         self._levels.of(telling.level).inc()
         if telling.level == "None":
             return None
-        received = self.clock.now()
         return _Open(telling, _event(call, user, telling), received, is_long_running(call.info))
 
     def leave(self, call: Call, response: Response) -> None:
+        received = self._together.pop(id(call), None)
+        if received is not None:
+            self._leave_together(call, response, received)
+            return
         opened = self._open.get(id(call))
         if opened is None:
             if response.status == 401 and call.user is NOBODY:
@@ -139,8 +153,20 @@ class Audit:
         else:
             opened.done = True  # a component's watch: it ends with the process, which tells nobody
 
+    def _leave_together(self, call: Call, response: Response, received: datetime) -> None:
+        """Each as if it had come alone; what was refused as a whole is one."""
+        for its, answer in [(call, response)] if call.parts is None else call.parts:
+            opened = self._receive(its, received)
+            if opened is not None:
+                _answered(opened, its, answer)
+                self._complete(opened)
+                del self._open[id(its)]
+
     def release(self, call: Call) -> None:
         """However it ended: a request whose peer went away is told too."""
+        received = self._together.pop(id(call), None)
+        if received is not None:
+            self._receive(call, received)
         opened = self._open.pop(id(call), None)
         if opened is not None and not opened.done:
             opened.event["responseStatus"] = CLOSED_EARLY
@@ -152,7 +178,7 @@ class Audit:
 
     def _refused(self, call: Call, response: Response) -> None:
         """Wrong credentials have no user; what was tried is in the status."""
-        opened = self._begin(call, UserInfo(""))
+        opened = self._begin(call, UserInfo(""), self.clock.now())
         if opened is not None:
             opened.event["responseStatus"] = {"metadata": {}, "message": _attempted(call.request), "code": response.status}  # fmt: skip
             self._tell(opened, "ResponseStarted")

@@ -57,7 +57,10 @@ class Impersonation:
     def enter(self, call: Call) -> None:
         """Raises BadRequest for groups without a user, Forbidden for what the user may not be."""
         headers = call.request.headers
-        if not any(name.startswith(_PREFIX) for name in headers):
+        for name in headers:
+            if name.startswith(_PREFIX):
+                break
+        else:
             return
         wanted = list(wanted_by(call.request))
         if not wanted:

@@ -16,6 +16,9 @@ from kcp.api.decoding import decode
 from kcp.api.options import write_options
 from kcp.api.registry import attributes_of, begin
 from kcp.api.results import Result, StatusResult
+from kcp.api.subresources.outcomes import newest, settled
+from kcp.api.subresources.told import binding as told_binding
+from kcp.api.subresources.told import tell_each
 from kcp.api.transaction import Plan, Planner, store_failure, transact
 from kcp.apis.kind import Json
 from kcp.base.values import frozen
@@ -26,7 +29,6 @@ from kcp.machinery.errors import (
     Conflict,
     FieldError,
     Forbidden,
-    InternalError,
     NotFound,
     aggregate,
     go_quote,
@@ -36,7 +38,6 @@ from kcp.machinery.errors import (
 from kcp.machinery.gvk import GroupVersionKind
 from kcp.machinery.meta import set_condition
 from kcp.store.protocol import (
-    Committed,
     Decision,
     Fenced,
     Head,
@@ -193,15 +194,6 @@ def _operation(server: Server, call: Call, document: Json, decisions: Mapping[in
     return Operation(Key("pods", target.namespace, target.name), change, cause, call.fence)
 
 
-def _outcome(outcome: Committed | Exception) -> Json:
-    if isinstance(outcome, Committed):
-        return {"revision": outcome.rv}
-    error = store_failure(outcome)
-    if not isinstance(error, ApiError):
-        error = InternalError(str(error))
-    return {"status": error.status()}
-
-
 async def batch(server: Server, call: Call) -> Result:
     """POST /kcp/v1/bindings, from inside the process only: many bindings in one transaction, each with its own outcome.
 
@@ -226,5 +218,12 @@ async def batch(server: Server, call: Call) -> Result:
         outcomes = await server.store.append_all(operations, atomic=bool(document.get("atomic")))
     except (Fenced, TooLarge, Unavailable) as error:
         raise store_failure(error) from error
-    revision = max((outcome.rv for outcome in outcomes if isinstance(outcome, Committed)), default=0)
-    return StatusResult({"results": [_outcome(outcome) for outcome in outcomes]}, 200, revision)
+    results = [_without_document(settled(outcome)) for outcome in outcomes]
+    tell_each(server, call, bindings, results, told_binding)
+    return StatusResult({"results": results}, 200, newest(results))
+
+
+def _without_document(result: Json) -> Json:
+    """A binding answers no pod."""
+    result.pop("document", None)
+    return result

@@ -14,14 +14,16 @@ from kcp.api.auth.protocol import Attributes as Question
 from kcp.api.context import Call, RequestInfo, Server
 from kcp.api.decoding import decode_object
 from kcp.api.options import WriteOptions, write_options
-from kcp.api.registry import begin, create, creation, draft, stored_form
+from kcp.api.registry import begin, create, draft, stored_form
+from kcp.api.registry import creation as planner_of
 from kcp.api.results import Result, StatusResult
+from kcp.api.subresources.outcomes import done, newest, refused, settled
+from kcp.api.subresources.told import creation, tell_each
 from kcp.api.transaction import Write, operation_of, store_failure
 from kcp.apis.kind import Json, Kind
-from kcp.machinery.document import Document
-from kcp.machinery.errors import AlreadyExists, ApiError, BadRequest, Forbidden, InternalError, NotFound
+from kcp.machinery.errors import AlreadyExists, ApiError, BadRequest, Forbidden, NotFound
 from kcp.machinery.names import generate_name
-from kcp.store.protocol import Committed, Fenced, Operation, TooLarge, Unavailable
+from kcp.store.protocol import Fenced, Operation, TooLarge, Unavailable
 from kcp.wire.http import Request
 
 MAX_ITEMS = 1024
@@ -34,9 +36,7 @@ class Item:
 
     write: Write
     draft: Json
-    document: Document | None = None
-    revision: int = 0
-    error: ApiError | None = None
+    result: Json = attrs.field(factory=dict)
 
 
 async def creates(server: Server, call: Call) -> Result:
@@ -52,15 +52,18 @@ async def creates(server: Server, call: Call) -> Result:
         raise BadRequest(f"at most {MAX_ITEMS} creates at once, got {len(given)}")
     options = write_options(call, "CreateOptions")
     allowed: set[tuple[str, str, str]] = set()
-    items: list[Item | ApiError] = []
-    for each in given:
+    results: list[Json] = [{} for _ in given]
+    items: dict[int, Item] = {}
+    for number, each in enumerate(given):
         try:
-            items.append(await _begin(server, call, each, options, allowed))
+            items[number] = await _begin(server, call, each, options, allowed)
         except ApiError as error:
-            items.append(error)
-    await _commit(server, [item for item in items if isinstance(item, Item)])
-    revision = max((item.revision for item in items if isinstance(item, Item)), default=0)
-    return StatusResult({"results": [_result(item) for item in items]}, 200, revision)
+            results[number] = refused(error)
+    await _commit(server, list(items.values()))
+    for number, item in items.items():
+        results[number] = item.result
+    tell_each(server, call, given, results, creation)
+    return StatusResult({"results": results}, 200, newest(results))
 
 
 async def _begin(
@@ -120,7 +123,7 @@ async def _commit(server: Server, items: Sequence[Item]) -> None:
         try:
             operation = _operation(server, item)
         except ApiError as error:
-            item.error = error
+            item.result = refused(error)
             continue
         if operation is None:
             await _alone(item)
@@ -133,14 +136,10 @@ async def _commit(server: Server, items: Sequence[Item]) -> None:
     except (Fenced, TooLarge, Unavailable) as error:
         raise store_failure(error) from error
     for (item, _), outcome in zip(operations, outcomes, strict=True):
-        if isinstance(outcome, Committed) and outcome.record is not None:
-            item.document, item.revision = outcome.record.document, outcome.rv
-        elif isinstance(outcome, AlreadyExists) and item.draft["metadata"].get("generateName"):
+        if isinstance(outcome, AlreadyExists) and item.draft["metadata"].get("generateName"):
             await _alone(item)  # its generated name was taken: another one
         else:
-            assert isinstance(outcome, Exception)
-            failure = store_failure(outcome)
-            item.error = failure if isinstance(failure, ApiError) else InternalError(str(failure))
+            item.result = settled(outcome)
 
 
 def _operation(server: Server, item: Item) -> Operation | None:
@@ -150,21 +149,11 @@ def _operation(server: Server, item: Item) -> Operation | None:
     name = metadata.get("name") or generate_name(metadata.get("generateName") or "", server.entropy)
     if not metadata.get("name") and metadata.get("generateName"):
         obj = {**item.draft, "metadata": {**metadata, "name": name}}
-    return operation_of(item.write, name, creation(item.write, obj))
+    return operation_of(item.write, name, planner_of(item.write, obj))
 
 
 async def _alone(item: Item) -> None:
     try:
-        written = await create(item.write, item.draft)
+        item.result = done(await create(item.write, item.draft))
     except ApiError as error:
-        item.error = error
-    else:
-        item.document, item.revision = written.document, written.revision
-
-
-def _result(item: Item | ApiError) -> Json:
-    if isinstance(item, ApiError):
-        return {"status": item.status()}
-    if item.error is not None:
-        return {"status": item.error.status()}
-    return {"document": item.document, "revision": item.revision}
+        item.result = refused(error)

@@ -16,12 +16,13 @@ from kcp.api.filters.authorization import attributes_of, forbidden
 from kcp.api.options import DeleteOptions, delete_options
 from kcp.api.results import Result, StatusResult
 from kcp.api.subresources.bulk import MAX_ITEMS
+from kcp.api.subresources.outcomes import done, newest, refused, settled
+from kcp.api.subresources.told import deletion, tell_each
 from kcp.api.transaction import Planner, Write, operation_of, store_failure, transact
 from kcp.api.verbs.delete import begin_delete
 from kcp.apis.kind import Json
-from kcp.machinery.document import Document
-from kcp.machinery.errors import ApiError, BadRequest, InternalError, NotFound
-from kcp.store.protocol import Committed, Fenced, Operation, TooLarge, Unavailable
+from kcp.machinery.errors import ApiError, BadRequest, NotFound
+from kcp.store.protocol import Committed, Fenced, Op, Operation, TooLarge, Unavailable
 
 
 @attrs.define(slots=True)
@@ -31,9 +32,8 @@ class Item:
     write: Write
     name: str
     planner: Planner
-    document: Document | None = None
-    revision: int = 0
-    error: ApiError | None = None
+    result: Json = attrs.field(factory=dict)
+    removed: bool = False
 
 
 async def deletes(server: Server, call: Call) -> Result:
@@ -49,15 +49,25 @@ async def deletes(server: Server, call: Call) -> Result:
     if len(given) > MAX_ITEMS:
         raise BadRequest(f"at most {MAX_ITEMS} deletes at once, got {len(given)}")
     places: dict[tuple[str, ...], Call] = {}
-    items: list[Item | ApiError] = []
-    for each in given:
+    results: list[Json] = [{} for _ in given]
+    items: dict[int, Item] = {}
+    for number, each in enumerate(given):
         try:
-            items.append(_begin(server, call, each, places))
+            items[number] = _begin(server, call, each, places)
         except ApiError as error:
-            items.append(error)
-    await _commit(server, [item for item in items if isinstance(item, Item)])
-    revision = max((item.revision for item in items if isinstance(item, Item)), default=0)
-    return StatusResult({"results": [_result(item) for item in items]}, 200, revision)
+            results[number] = refused(error)
+    await _commit(server, list(items.values()))
+    for number, item in items.items():
+        results[number] = item.result
+    tell_each(
+        server, call, (_with_end(each, items.get(n)) for n, each in enumerate(given)), results, deletion
+    )
+    return StatusResult({"results": results}, 200, newest(results))
+
+
+def _with_end(given: Json, item: Item | None) -> Json:
+    """What was asked for, with the kind of what is gone for good."""
+    return {**given, "removed": item.write.kind if item is not None and item.removed else None}
 
 
 def _begin(server: Server, call: Call, given: Json, places: dict[tuple[str, ...], Call]) -> Item:
@@ -96,7 +106,7 @@ async def _commit(server: Server, items: Sequence[Item]) -> None:
         try:
             operation = operation_of(item.write, item.name, item.planner)
         except ApiError as error:
-            item.error = error
+            item.result = refused(error)
             continue
         if operation is None:
             await _alone(item)
@@ -109,26 +119,13 @@ async def _commit(server: Server, items: Sequence[Item]) -> None:
     except (Fenced, TooLarge, Unavailable) as error:
         raise store_failure(error) from error
     for (item, _), outcome in zip(operations, outcomes, strict=True):
-        if isinstance(outcome, Committed):
-            assert outcome.record is not None, "a delete of an object that exists leaves a record"
-            item.document, item.revision = outcome.record.document, outcome.rv
-        else:
-            failure = store_failure(outcome)
-            item.error = failure if isinstance(failure, ApiError) else InternalError(str(failure))
+        item.result = settled(outcome)
+        item.removed = isinstance(outcome, Committed) and outcome.op is Op.DELETED
 
 
 async def _alone(item: Item) -> None:
     try:
         written = await transact(item.write, item.name, item.planner)
+        item.result, item.removed = done(written), written.removed
     except ApiError as error:
-        item.error = error
-    else:
-        item.document, item.revision = written.document, written.revision
-
-
-def _result(item: Item | ApiError) -> Json:
-    if isinstance(item, ApiError):
-        return {"status": item.status()}
-    if item.error is not None:
-        return {"status": item.error.status()}
-    return {"document": item.document, "revision": item.revision}
+        item.result = refused(error)

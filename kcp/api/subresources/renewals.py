@@ -20,11 +20,13 @@ from kcp.api.options import WriteOptions, write_options
 from kcp.api.registry import attributes_of, begin, change_of, not_found
 from kcp.api.results import Result, StatusResult
 from kcp.api.subresources.bulk import MAX_ITEMS
+from kcp.api.subresources.outcomes import done, newest, refused, settled
+from kcp.api.subresources.told import renewal, tell_each
 from kcp.api.transaction import Plan, Planner, Write, operation_of, store_failure, transact
 from kcp.apis.kind import Json, Kind
 from kcp.machinery.document import normal
-from kcp.machinery.errors import ApiError, BadRequest, Conflict, InternalError, NotFound
-from kcp.store.protocol import Committed, Fenced, Head, Operation, Put, Record, TooLarge, Unavailable
+from kcp.machinery.errors import ApiError, BadRequest, Conflict, NotFound
+from kcp.store.protocol import Fenced, Head, Operation, Put, Record, TooLarge, Unavailable
 
 
 async def renewals(server: Server, call: Call) -> Result:
@@ -49,15 +51,14 @@ async def renewals(server: Server, call: Call) -> Result:
             planner = _renewing(write, item)
             operation = operation_of(write, item["name"], planner)
             if operation is None:
-                written = await transact(write, item["name"], planner)
-                results[number] = {"document": written.document, "revision": written.revision}
+                results[number] = done(await transact(write, item["name"], planner))
             else:
                 together.append((number, operation))
         except ApiError as error:
-            results[number] = {"status": error.status()}
+            results[number] = refused(error)
     await _commit(server, together, results)
-    revision = max((result.get("revision", 0) for result in results), default=0)
-    return StatusResult({"results": results}, 200, revision)
+    tell_each(server, call, given, results, renewal)
+    return StatusResult({"results": results}, 200, newest(results))
 
 
 def _begin(server: Server, call: Call, kind: Kind, options: WriteOptions, item: Json) -> Write:
@@ -138,10 +139,4 @@ async def _commit(server: Server, together: Sequence[tuple[int, Operation]], res
     except (Fenced, TooLarge, Unavailable) as error:
         raise store_failure(error) from error
     for (number, _), outcome in zip(together, outcomes, strict=True):
-        if isinstance(outcome, Committed):
-            assert outcome.record is not None, "a renewal leaves a record"
-            results[number] = {"document": outcome.record.document, "revision": outcome.rv}
-        else:
-            failure = store_failure(outcome)
-            refusal = failure if isinstance(failure, ApiError) else InternalError(str(failure))
-            results[number] = {"status": refusal.status()}
+        results[number] = settled(outcome)

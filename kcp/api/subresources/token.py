@@ -27,6 +27,8 @@ from kcp.machinery.errors import (
     invalid,
 )
 from kcp.machinery.gvk import GroupVersionKind
+from kcp.machinery.patch.apply import update_managed_fields
+from kcp.machinery.schema.compile import schema_for
 from kcp.machinery.times import format_time
 from kcp.store.protocol import Key, Record
 
@@ -129,12 +131,29 @@ async def create(server: Server, call: Call) -> Result:
         raise not_found(kind, name)
     spec = request.setdefault("spec", {})
     spec.setdefault("expirationSeconds", DEFAULT_LIFETIME_S)
+    request = _with_managed_fields(write, request)
+    spec = request["spec"]
     spec["audiences"] = spec.get("audiences") or list(server.settings.api_audiences)
     errors = _errors(spec)
     if errors:
         raise Invalid.of(TOKEN_REQUEST.group, TOKEN_REQUEST.kind, "", errors)
     server.admission.validate(attributes_of(write, "CREATE", name, request, None))
     return StatusResult(_signed(write, account, request), 201)
+
+
+def _with_managed_fields(write: Write, request: Json) -> Json:
+    """Source: k8s v1.36 apiserver/pkg/endpoints/handlers/create.go: of every object that is created, stored or not."""
+    schema = schema_for(TOKEN_REQUEST)
+    assert schema is not None
+    return update_managed_fields(
+        None,
+        request,
+        schema=schema,
+        manager=write.options.manager,
+        subresource="token",
+        api_version=TOKEN_REQUEST.api_version,
+        now=write.moment,
+    )
 
 
 def _signed(write: Write, account: Record, request: Json) -> Json:
@@ -144,6 +163,12 @@ def _signed(write: Write, account: Record, request: Json) -> Json:
     token, expires = _issuer(write.server).issue(
         account.value, spec["audiences"], lifetime, bound=bound, node=node, warn_after_s=warn_after
     )
-    metadata = {"name": account.key.name, "namespace": account.key.namespace, "creationTimestamp": write.now}
+    metadata = {
+        "name": account.key.name,
+        "namespace": account.key.namespace,
+        "creationTimestamp": write.now,
+        "managedFields": request["metadata"]["managedFields"],
+    }
     status = {"token": token, "expirationTimestamp": format_time(expires)}
+    spec.setdefault("boundObjectRef", None)  # written though it is empty, as Go does
     return {**request, "metadata": metadata, "status": status}

@@ -6,6 +6,7 @@ from kcp.api.auth.reviews import REVIEWS
 from kcp.api.context import Call, Server
 from kcp.api.decoding import decode_object
 from kcp.api.options import write_options
+from kcp.api.registry import begin, with_managed_fields
 from kcp.api.results import Result, StatusResult
 from kcp.machinery.errors import Invalid, NotFound
 
@@ -23,4 +24,5 @@ async def review(server: Server, call: Call) -> Result:
     errors = kind.strategy.validate_create(obj)
     if errors:
         raise Invalid.of(kind.group, kind.kind, "", errors)
+    obj = with_managed_fields(begin(server, call, kind, options), None, obj)
     return StatusResult(await answer(server, call, obj), 201)

@@ -17,11 +17,12 @@ from kcp.api.options import (
     list_options,
     manager_of_agent,
 )
-from kcp.api.registry import attributes_of, begin, result_of
+from kcp.api.registry import attributes_of, begin, leaving_with, result_of
 from kcp.api.results import ListResult, Result, StatusResult
 from kcp.api.selection import select
-from kcp.api.transaction import Write, Written, store_failure, transact
+from kcp.api.transaction import Write, store_failure, transact
 from kcp.api.verbs.list import matching
+from kcp.apis.kind import Json, Kind
 from kcp.machinery.document import Document
 from kcp.machinery.errors import NotFound
 from kcp.machinery.gvk import GroupVersionKind
@@ -84,22 +85,25 @@ async def handle(server: Server, call: Call) -> Result:
     written = await transact(write, name, deleting(write, name, options))
     if not written.removed:
         return result_of(write, written, 202 if options.orphan_dependents is False else 200)
-    if write.kind.resource in _RETURNS_OBJECT:
+    status = removal_status(write.kind, written.document.value)
+    if status is None:
         return result_of(write, written)
-    return _success(write, written)
+    return StatusResult(status, 200, written.revision)
 
 
-def _success(write: Write, written: Written) -> StatusResult:
-    kind, metadata = write.kind, written.document.value["metadata"]
+def removal_status(kind: Kind, obj: Json) -> Json | None:
+    """What tells that this object is gone; None where the object itself does."""
+    if kind.resource in _RETURNS_OBJECT:
+        return None
+    metadata = obj["metadata"]
     details = {"name": metadata["name"], "group": kind.group, "kind": kind.plural, "uid": metadata["uid"]}
-    status = {
+    return {
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
         "status": "Success",
         "details": {key: value for key, value in details.items() if value},
     }
-    return StatusResult(status, 200, written.revision)
 
 
 async def handle_collection(server: Server, call: Call) -> Result:
@@ -124,9 +128,11 @@ def _rehearse(write: Write, records: list[Record], options: DeleteOptions) -> li
 
 
 def _is_counted(write: Write, record: Record) -> bool:
-    """Whether something else must change together with the removal (a quota's usage)."""
+    """Whether something else must change together with the removal: a quota's usage, a Service's addresses."""
     attributes = attributes_of(write, "DELETE", record.key.name, None, record.value)
-    return bool(write.server.admission.settle(attributes, write.server.store))
+    return bool(
+        leaving_with(write, record.value) or write.server.admission.settle(attributes, write.server.store)
+    )
 
 
 async def _delete_all(write: Write, records: list[Record], options: DeleteOptions) -> list[Document]:

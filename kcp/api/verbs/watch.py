@@ -1,5 +1,7 @@
 """watch: a stream of changes from a revision on.
 
+From a revision that is not reached yet it begins at once and shows what comes after that; only who wants the initial
+events waits for it, and learns in the stream that it did not come.
 Source: k8s v1.36 apiserver/pkg/endpoints/handlers/get.go (ListResource), apiserver/pkg/storage/cacher/cacher.go (Watch).
 """
 
@@ -10,7 +12,8 @@ from kcp.api.options import ListOptions, list_options, revision
 from kcp.api.results import Result, WatchResult
 from kcp.api.selection import select
 from kcp.api.verbs.freshness import wait_until_fresh
-from kcp.api.watch_cache import WatchRequest
+from kcp.api.watch_cache import WatchRequest, refused
+from kcp.machinery.errors import Timeout
 
 
 def _start(options: ListOptions, rv: int) -> int | None:
@@ -29,7 +32,11 @@ async def handle(server: Server, call: Call) -> Result:
     options = list_options(call, watch=True)
     selection = select(kind, options.label_selector, options.field_selector, info.name)
     rv = revision(options.resource_version)
-    await wait_until_fresh(server, rv)
+    if options.send_initial_events:
+        try:
+            await wait_until_fresh(server, rv)
+        except Timeout as error:
+            return WatchResult(kind, refused(error))
     start = _start(options, rv)
     if options.send_initial_events is False and start is None:
         start = server.store.rv

@@ -18,6 +18,7 @@ from kcp.apis.core.resources import handles_quantities
 from kcp.apis.core.strategies import STATUS_RESET, keep, spec_of, status_of
 from kcp.apis.kind import Column, Printer, Strategy
 from kcp.apis.printing import AGE, CONTAINERS, IMAGES, NAME, age, name_of, template_cells
+from kcp.apis.zero_values import write_ordinals
 from kcp.machinery.errors import FieldError, forbidden, invalid, required, unsupported
 
 
@@ -69,11 +70,13 @@ def _drop_max_unavailable(spec: Json, old: Json) -> None:
 def _prepare_create(stateful_set: Json) -> None:
     stateful_set["status"] = {"replicas": 0, "availableReplicas": 0}
     _drop_max_unavailable(stateful_set["spec"], {})
+    write_ordinals(stateful_set)
 
 
 def _prepare_update(new: Json, old: Json) -> None:
     keep(new, old, "status")
     _drop_max_unavailable(new["spec"], spec_of(old))
+    write_ordinals(new)
 
 
 def _update_strategy(errors: Errors, strategy: Json) -> None:

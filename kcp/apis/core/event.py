@@ -15,6 +15,7 @@ from kcp.apis.core.checks import Errors, Json
 from kcp.apis.core.strategies import metadata_of
 from kcp.apis.kind import Column, Printer, Strategy
 from kcp.apis.printing import NAME_DESCRIPTION, name_of, since, wide
+from kcp.apis.zero_values import write_event
 from kcp.machinery.errors import FieldError, invalid, required
 
 TTL_S = 3600
@@ -120,7 +121,7 @@ def _validate_strict_update(new: Json, old: Json) -> list[FieldError]:
         _series(errors, new)
     for field in _FIXED:
         shown = "reportingController" if field == "reportingComponent" else field
-        checks.same(errors, field_of(new, field), field_of(old, field), shown)
+        checks.same(errors, field_of(new, field) or None, field_of(old, field) or None, shown)
     return errors
 
 
@@ -216,6 +217,8 @@ def _cells(event: Json, now: datetime) -> list[Any]:
 
 STRATEGIES: dict[str, Strategy] = {
     "Event": Strategy(
+        prepare_create=write_event,
+        prepare_update=lambda new, old: write_event(new),
         validate_create=validate_event,
         validate_update=lambda new, old: validate_event(new),
         selectable=_SELECTABLE,
@@ -226,6 +229,8 @@ STRATEGIES: dict[str, Strategy] = {
         ttl_s=TTL_S,
     ),
     "events.k8s.io/Event": Strategy(
+        prepare_create=write_event,
+        prepare_update=lambda new, old: write_event(new),
         validate_create=_validate_strict,
         validate_update=_validate_strict_update,
         selectable=_SELECTABLE_NEW,

@@ -15,6 +15,7 @@ from kcp.apis.core.strategies import STATUS_RESET, keep, spec_of, status_of, tex
 from kcp.apis.kind import Column, Printer, Strategy
 from kcp.apis.printing import AGE, NAME, NONE, UNKNOWN, age, name_of, wide
 from kcp.apis.semantics.nodes import roles
+from kcp.apis.zero_values import write_node_status
 from kcp.machinery.errors import FieldError, duplicate, forbidden, invalid
 
 
@@ -177,6 +178,7 @@ _unschedulable = text_at("spec", "unschedulable")
 STRATEGIES: dict[str, Strategy] = {
     "Node": Strategy(
         default=default_node,
+        prepare_create=write_node_status,
         prepare_update=lambda new, old: keep(new, old, "status"),
         prepare_status=_prepare_status,
         validate_create=_validate,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import attrs
 import orjson
 
 from kcp.apis.core import checks, podspec, scheduling, security
@@ -104,8 +105,19 @@ def _apply_apparmor_annotations(spec: Json, annotations: Mapping[str, str]) -> N
 _TOKEN_VOLUME = re.compile(rb'"kube-api-access-[bcdfghjklmnpqrstvwxz2456789]{5}"')
 """The name that admission makes up for the volume with the token: what tells pods of one template apart."""
 SOUND_SPECS = 2048
-_sound_specs: dict[bytes, None] = {}
-"""Digests of specs that were found valid. Pods come from templates: most specs were seen before."""
+
+
+@attrs.define(eq=False)
+class _Sound:
+    """What is known of a valid spec. `warnings` are those of a pod without annotations, once they were asked for."""
+
+    warnings: list[str] | None = None
+
+
+_sound_specs: dict[bytes, _Sound] = {}
+"""Specs that were found valid, by digest. Pods come from templates: most specs were seen before."""
+_newest: list[tuple[Json, _Sound]] = []
+"""The spec that was found valid last, since its warnings are asked for next."""
 
 
 def _digest(spec: Json) -> bytes | None:
@@ -127,14 +139,16 @@ def _metadata_and_spec(errors: Errors, pod: Json) -> None:
     metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
     podspec.pod_annotations(errors, metadata.get("annotations"), spec, "metadata.annotations")
     digest = _digest(spec)
-    if digest in _sound_specs:
-        return
-    before = len(errors)
-    _spec(errors, spec, metadata.get("name") or "")
-    if digest is not None and len(errors) == before:
+    sound = _sound_specs.get(digest) if digest is not None else None
+    if sound is None:
+        before = len(errors)
+        _spec(errors, spec, metadata.get("name") or "")
+        if digest is None or len(errors) > before:
+            return
         while len(_sound_specs) >= SOUND_SPECS:
             del _sound_specs[next(iter(_sound_specs))]
-        _sound_specs[digest] = None
+        sound = _sound_specs[digest] = _Sound()
+    _newest[:] = ((spec, sound),)
 
 
 def _spec(errors: Errors, spec: Json, pod_name: str) -> None:
@@ -557,7 +571,16 @@ def _warnings(new: Json, old: Json | None) -> list[str]:
             "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS "
             f"label is recommended: [{' '.join(wrong)}]"
         )
-    return found + pod_warnings(new.get("metadata") or {}, new.get("spec") or {}, "")
+    return found + _spec_warnings(new.get("metadata") or {}, new.get("spec") or {})
+
+
+def _spec_warnings(metadata: Json, spec: Json) -> list[str]:
+    sound = _newest.pop()[1] if _newest and _newest[0][0] is spec else None
+    if sound is None or metadata.get("annotations"):
+        return pod_warnings(metadata, spec, "")
+    if sound.warnings is None:
+        sound.warnings = pod_warnings(metadata, spec, "")
+    return sound.warnings
 
 
 def _spec_text(field: str) -> Any:

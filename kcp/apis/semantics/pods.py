@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from kcp.machinery.quantity import Quantity, parse
@@ -334,24 +335,37 @@ def non_zero_requests(pod: Json) -> tuple[int, int]:
     return total.get("cpu", _ZERO).milli_value(), total.get("memory", _ZERO).value()
 
 
-def _positive_compute(raw: Mapping[str, Any] | None) -> Resources:
-    found = {name: parse(value) for name, value in (raw or {}).items() if name in ("cpu", "memory")}
+_Listed = tuple[tuple[str, Any], ...]
+"""The entries of a resource list."""
+
+
+def _positive_compute(listed: _Listed) -> Resources:
+    found = {name: parse(value) for name, value in listed if name in ("cpu", "memory")}
     return {name: quantity for name, quantity in found.items() if quantity > _ZERO}
+
+
+def _listed(resources: Mapping[str, Any]) -> tuple[_Listed, _Listed]:
+    """(limits, requests)"""
+    return tuple((resources.get("limits") or {}).items()), tuple((resources.get("requests") or {}).items())
 
 
 def compute_qos_class(pod: Json) -> str:
     """Guaranteed, Burstable or BestEffort from the spec alone."""
     spec = pod.get("spec") or {}
     if spec.get("resources"):
-        parts = [spec["resources"]]
-    else:
-        parts = [c.get("resources") or {} for c in (*containers(pod), *init_containers(pod))]
+        return _qos_class(_listed(spec["resources"]))
+    parts = [_listed(c.get("resources") or {}) for c in (*containers(pod), *init_containers(pod))]
+    return _qos_class(*parts)
+
+
+@lru_cache(maxsize=4096)
+def _qos_class(*parts: tuple[_Listed, _Listed]) -> str:
     requested: Resources = {}
     limited: Resources = {}
     guaranteed = True
-    for part in parts:
-        own = _positive_compute(part.get("limits"))
-        _add(requested, _positive_compute(part.get("requests")))
+    for limits, requests in parts:
+        own = _positive_compute(limits)
+        _add(requested, _positive_compute(requests))
         _add(limited, own)
         guaranteed = guaranteed and len(own) == 2
     if not requested and not limited:

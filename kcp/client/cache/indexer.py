@@ -59,7 +59,7 @@ class _Index:
                     del self.buckets[value]
         for value in dict.fromkeys(after):
             if value not in before:
-                insort(self.buckets.setdefault(value, []), key)
+                _add(self.buckets.setdefault(value, []), key)
 
 
 @frozen
@@ -223,8 +223,8 @@ class Indexer:
         old = self._objects.get(key)
         self._objects[key] = obj
         if old is None:
-            insort(self._keys, key)
-            insort(self._by_namespace.setdefault(_namespace(obj), []), key)
+            _add(self._keys, key)
+            _add(self._by_namespace.setdefault(_namespace(obj), []), key)
         for index in self._distinct:
             index.put(key, obj)
         for counts in self._counting:
@@ -265,6 +265,14 @@ class Indexer:
 
 def _namespace(obj: Json) -> str:
     return obj["metadata"].get("namespace", "")  # type: ignore[no-any-return]
+
+
+def _add(keys: list[str], key: str) -> None:
+    """In order; what is made in a row mostly comes in order of its names."""
+    if keys and key < keys[-1]:
+        insort(keys, key)
+    else:
+        keys.append(key)
 
 
 def _take(keys: list[str], key: str) -> None:

@@ -20,13 +20,15 @@ import anyio
 import attrs
 import structlog
 
+from kcp.base.backoff import Backoff
 from kcp.base.clock import Clock, SystemClock
 from kcp.base.entropy import Entropy, SystemEntropy
+from kcp.base.tasks import restart_with_backoff
 from kcp.base.values import frozen
 from kcp.client.cache.delta_fifo import DeletedFinalStateUnknown, Delta, DeltaFIFO
 from kcp.client.cache.indexer import Indexer, IndexFunction
 from kcp.client.cache.lister import Lister
-from kcp.client.cache.reflector import Reflector
+from kcp.client.cache.reflector import INITIAL_BACKOFF_S, MAX_BACKOFF_S, Reflector
 from kcp.client.client import Client
 from kcp.client.list_watch import ListWatch
 
@@ -201,7 +203,10 @@ class SharedInformer:
         if old is not None and new is not None and _same_version(old, new):
             return  # the same version, seen again by a relist
         for registration in self._registrations:
-            self._call(registration, old, new)
+            try:
+                registration.handler(old, new)
+            except Exception:
+                log.exception("informer handler failed", resource=self.resource)
 
     def _call(self, registration: Registration, old: Json | None, new: Json | None) -> None:
         try:
@@ -315,9 +320,12 @@ class InformerFactory:
                 await self._changed.wait()
 
     async def _run_one(self, informer: SharedInformer) -> None:
+        """One that crashes lists anew, alone: the others go on."""
+        backoff = Backoff(INITIAL_BACKOFF_S, cap_s=MAX_BACKOFF_S)
         with anyio.CancelScope() as scope:
             self._scopes[informer] = scope
-            await informer.run()
+            name = f"informer of {informer.resource}"
+            await restart_with_backoff(name, informer.run, backoff=backoff, clock=self._clock)
 
     async def wait_for_sync(self, timeout_s: float = 60.0) -> bool:
         """Until all informers asked for so far are synced; False when that takes longer."""

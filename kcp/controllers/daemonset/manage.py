@@ -111,7 +111,7 @@ def _may_retry(roll: Rollcall, name: str) -> bool:
     """Whether a failed pod of this node may be replaced yet; doubles the wait when it may."""
     now_s = roll.now.timestamp()
     seconds, since = roll.backoff.get(name, (0.0, 0.0))
-    if seconds and now_s - since < seconds:
+    if seconds and 0 <= now_s - since < seconds:  # below zero: the clock was set back
         roll.requeue_s.append(seconds - (now_s - since))
         return False
     fresh = not seconds or now_s - since > 2 * MAX_BACKOFF_S

@@ -212,6 +212,7 @@ def zone_changed(old: Json | None, new: Json | None, readers: Mapping[str, Any])
 
 CONTROLLER = Controller(
     name="endpointslice-controller",
+    event_source="endpoint-slice-controller",
     identity="endpointslice-controller",
     plan=plan,
     watches={

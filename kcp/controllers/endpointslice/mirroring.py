@@ -199,6 +199,7 @@ def service_changed(old: Json | None, new: Json | None, readers: Mapping[str, An
 
 CONTROLLER = Controller(
     name="endpointslice-mirroring-controller",
+    event_source="endpoint-slice-mirroring-controller",
     identity="endpointslicemirroring-controller",
     plan=plan,
     watches={

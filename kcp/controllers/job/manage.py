@@ -23,6 +23,7 @@ from kcp.controllers.replicas import (
     pod_from_template,
 )
 from kcp.machinery import meta
+from kcp.machinery.errors import NotFound
 
 Json = dict[str, Any]
 Steps = Generator[fx.Effect, fx.Outcome, int]
@@ -78,12 +79,18 @@ def delete_active(sync: Sync) -> Steps:
 
 
 def _remove(sync: Sync, pods: Sequence[Json]) -> Steps:
-    """Delete pods that shall not count: their finalizers go first."""
+    """Delete pods that shall not count: their finalizers go first, and who keeps it stays."""
     if not pods:
         return len(sync.active)
     tracked = [pod for pod in pods if is_tracked(pod)]
     if tracked:
-        yield fx.All([drop_finalizer("pods", pod, FINALIZER) for pod in tracked])
+        outcome = yield fx.All([drop_finalizer("pods", pod, FINALIZER) for pod in tracked])
+        kept = {
+            meta.uid(pod)
+            for pod, part in zip(tracked, outcome.all, strict=True)
+            if part.error is not None and not isinstance(part.error, NotFound)
+        }
+        pods = [pod for pod in pods if meta.uid(pod) not in kept]
     yield from delete_pods(sync.job, pods)
     sync.terminating += len(pods)
     sync.ready -= sum(map(pod_facts.is_ready, pods))

@@ -82,6 +82,9 @@ def _silence(node: Json, env: fx.Env) -> Generator[fx.Effect, fx.Outcome, float 
     elif any(seen[k] is not None and seen[k] != memo["seen"][k] for k in seen):
         memo = {"seen": {k: seen[k] or memo["seen"][k] for k in seen}, "since_us": microseconds(env.now)}
         yield fx.Memo(memo)
+    elif memo["since_us"] > microseconds(env.now):  # the clock was set back
+        memo = {**memo, "since_us": microseconds(env.now)}
+        yield fx.Memo(memo)
     return float((microseconds(env.now) - memo["since_us"]) / 1e6)
 
 
@@ -193,6 +196,7 @@ def _same_standing(old: Json, new: Json) -> bool:
 
 CONTROLLER = Controller(
     name="node-lifecycle-controller",
+    event_source="node-controller",
     identity="node-controller",
     plan=plan,
     watches={

@@ -46,9 +46,12 @@ def plan(view: fx.View, env: fx.Env) -> Generator[fx.Effect, fx.Outcome, None]:
         due = [n for n in nodes if no_execute_key(n) and not current_no_execute(n)]
         if not due or rate == 0:
             continue
+        pause_us = int(1e6 / rate)
         if next_us.get(zone, 0) <= now_us:
             yield _taint(due.pop(0), env)
-            next_us[zone] = now_us + int(1e6 / rate)
+            next_us[zone] = now_us + pause_us
+        elif next_us[zone] > now_us + int(1e6 / SECONDARY_RATE):  # the clock was set back
+            next_us[zone] = now_us + pause_us
         if due:
             waits.append(next_us[zone] - now_us)
     if next_us != (env.memo or {}).get("next_us", {}):

@@ -270,6 +270,7 @@ def volume_named(claim: Json) -> list[str]:
 
 CONTROLLER = Controller(
     name="persistentvolume-binder-controller",
+    event_source="persistentvolume-controller",
     identity="persistent-volume-binder",
     plan=plan,
     watches={

@@ -83,6 +83,7 @@ def ephemeral_claims(pod: Json) -> list[str]:
 
 CONTROLLER = Controller(
     name="ephemeral-volume-controller",
+    event_source="ephemeral_volume",
     identity="ephemeral-volume-controller",
     plan=plan,
     watches={

@@ -63,11 +63,11 @@ def _may_have_floats(compact: bytes) -> bool:
 
 
 def _may_hide_keys(body: bytes) -> bool:
-    """Whether counting `":` may miss a key of this body."""
-    if b"\\u00" in body and any(escape in body for escape in _HIDING):
+    """Whether counting `":` may miss a key of this body. One byte is looked for far quicker than two."""
+    if b"\\" in body and b"\\u00" in body and any(escape in body for escape in _HIDING):
         return True
-    spaced = b'" ' in body or b'"\n' in body or b'"\t' in body or b'"\r' in body
-    return spaced and _spaced_colon(body) is not None
+    has_blanks = b"\n" in body or b"\t" in body or b"\r" in body or b'" ' in body
+    return has_blanks and _spaced_colon(body) is not None
 
 
 def parse_fault(error: ValueError) -> str:

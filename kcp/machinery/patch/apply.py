@@ -41,6 +41,7 @@ from kcp.machinery.patch.managers import (
     read_foreign,
     stripped,
     write,
+    written,
 )
 from kcp.machinery.patch.ownership import Comparison, KeyFault, compare, created, owned
 from kcp.machinery.patch.typed import faults, merge, named_members, reconcile, remove_items
@@ -94,8 +95,10 @@ def update_managed_fields(
     managed = _managed_for_update(live, new, subresource)
     if not managed and live is not None and live.get("metadata", {}).get("uid"):
         return _with_managed(new, {})
-    write_ = _Write(schema or DEDUCED, api_version, format_time(now), from_reset(reset_fields), convert)
     me = manager_for(manager, "Update", api_version, subresource)
+    write_ = _Write(schema or DEDUCED, api_version, format_time(now), from_reset(reset_fields), convert)
+    if live is None and not managed:
+        return _with_entry(new, me, write_.first(new))
     return _with_managed(new, capped(write_.update(live or {}, new, managed, me)))
 
 
@@ -131,7 +134,7 @@ def server_side_apply(
 
 def from_reset(reset_fields: ResetFields) -> Fields:
     """The field set of a strategy's reset fields (`kcp.apis.kind.Strategy.reset_fields`)."""
-    return _reset_set(tuple(tuple(path) for path in reset_fields))
+    return _reset_set(tuple(map(tuple, reset_fields))) if reset_fields else {}
 
 
 @lru_cache(maxsize=256)
@@ -160,6 +163,13 @@ def _with_managed(obj: Json, managed: Managed) -> Json:
     return {**obj, "metadata": {**metadata, "managedFields": write(managed)}}
 
 
+def _with_entry(obj: Json, manager: Manager, entry: Entry | None) -> Json:
+    """As `_with_managed`, for a first and only entry."""
+    if entry is None:
+        return _with_managed(obj, {})
+    return {**obj, "metadata": {**(obj.get("metadata") or {}), "managedFields": [written(manager, entry)]}}
+
+
 def _without_managed(obj: Json) -> Json:
     return _with_managed(obj, {})
 
@@ -184,6 +194,8 @@ def _managed_for_update(live: Json | None, new: Json, subresource: str) -> Manag
     An empty list, or one with an empty entry, resets them.
     """
     ours, theirs = _entries(live), _entries(new)
+    if ours is None and theirs is None:
+        return {}
     if subresource or theirs is None or theirs is ours or theirs == ours:
         return _read_or_empty(ours)
     if not theirs or theirs == [{}]:
@@ -245,8 +257,8 @@ class _Write:
     def update(self, old: Json, new: Json, managed: Managed, me: Manager) -> Managed:
         """Ownership after `me` has written `new`: what changed is taken from everybody and given to `me`."""
         if not old and not managed:
-            mine = stripped(recursive_difference(created(self.schema, new), self.reset))
-            return {me: Entry(self.api_version, mine, self.now)} if mine else {}
+            first = self.first(new)
+            return {me: first} if first is not None else {}
         changes = self.compared(self.schema, old, new)
         out = self.taken(old, new, managed, changes)
         mine = stripped(union(changes.modified, changes.added))
@@ -254,6 +266,11 @@ class _Write:
             held = out.get(me)
             out[me] = Entry(self.api_version, union(mine, held.fields) if held else mine, self.now)
         return out
+
+    def first(self, new: Json) -> Entry | None:
+        """What the maker of a new object owns; None when that is nothing."""
+        mine = stripped(recursive_difference(created(self.schema, new), self.reset))
+        return Entry(self.api_version, mine, self.now) if mine else None
 
     def compared(self, schema: Schema, old: Json, new: Json) -> Comparison:
         found = compare(schema, _trackable(old), _trackable(new))

@@ -121,10 +121,11 @@ def read_foreign(entries: Any) -> Managed:
 
 def write(managed: Managed) -> list[Json]:
     """The entries in Kubernetes' order: appliers first, then by time, name, version, subresource."""
-    return sorted((_entry(manager, entry) for manager, entry in managed.items()), key=_order)
+    return sorted((written(manager, entry) for manager, entry in managed.items()), key=_order)
 
 
-def _entry(manager: Manager, entry: Entry) -> Json:
+def written(manager: Manager, entry: Entry) -> Json:
+    """One entry as managedFields has it."""
     out: Json = {
         "manager": manager.name,
         "operation": manager.operation,

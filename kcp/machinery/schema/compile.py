@@ -38,8 +38,8 @@ UNSET: Final = _Unset()
 class Schema:
     """One node: what a value at this place may be, and how it merges.
 
-    Nodes are frozen once compiled, but for `checker`, which belongs to schema/validate.py, and `plan`, which belongs
-    to patch/typed.py: what they derived from the node.
+    Nodes are frozen once compiled, but for `checker`, which belongs to schema/validate.py, and the plans, which belong
+    to patch/ownership.py: what they derived from the node.
     """
 
     name: str = ""
@@ -73,6 +73,7 @@ class Schema:
     """Lists and maps that Go writes when they are empty too; the others vanish."""
     checker: Any = None
     plan: Any = None
+    spec_plan: Any = None
 
     def omits_empty(self, key: str, field: Schema) -> bool:
         """Whether Go leaves this field out when it is an empty list or map."""

@@ -46,10 +46,9 @@ class Report:
 
 
 class _Odd(Exception):
-    """Raised inside the fast pass: have the walker look."""
-
-
-_ODD = _Odd()
+    """Raised inside the fast pass: have the walker look. A new one each time: one that is raised again keeps the frames
+    of every time, with the documents that they held.
+    """
 
 
 def check(schema: Schema, value: Any) -> Report:
@@ -113,7 +112,7 @@ def _struct(schema: Schema) -> Checker:
 
     def check_struct(value: Any) -> int:
         if type(value) is not dict:
-            raise _ODD
+            raise _Odd
         count = len(value)
         for key, member in value.items():
             expected = table[key]
@@ -143,14 +142,14 @@ def _map_of(values: Schema, may_be_empty: bool = True) -> Checker:
 
     def check_map(value: Any) -> int:
         if type(value) is not dict:
-            raise _ODD
+            raise _Odd
         count = len(value)
         if not count and not may_be_empty:
-            raise _ODD
+            raise _Odd
         if inner is None:
             for member in value.values():
                 if type(member) is not plain:
-                    raise _ODD
+                    raise _Odd
         else:
             count += sum(map(inner, value.values()))
         return count
@@ -163,15 +162,15 @@ def _list_of(items: Schema, may_be_empty: bool = True) -> Checker:
 
     def check_plain_list(value: Any) -> int:
         if type(value) is not list or not (value or may_be_empty):
-            raise _ODD
+            raise _Odd
         for item in value:
             if type(item) is not plain:
-                raise _ODD
+                raise _Odd
         return 0
 
     def check_list(value: Any) -> int:
         if type(value) is not list or not (value or may_be_empty):
-            raise _ODD
+            raise _Odd
         return sum(map(items.checker or _checker(items), value))
 
     return check_plain_list if plain else check_list
@@ -194,7 +193,7 @@ def _structural(schema: Schema) -> Checker:
             elif free:
                 count += count_keys(member)
             else:
-                raise _ODD
+                raise _Odd
         return count
 
     return check_structural
@@ -208,25 +207,25 @@ def is_free(schema: Schema) -> bool:
 def _int32(value: Any) -> int:
     if type(value) is int and -(2**31) <= value < 2**31:
         return 0
-    raise _ODD
+    raise _Odd
 
 
 def _int64(value: Any) -> int:
     if type(value) is int and -(2**63) <= value < 2**63:
         return 0
-    raise _ODD
+    raise _Odd
 
 
 def _number(value: Any) -> int:
     if type(value) is float or type(value) is int:
         return 0
-    raise _ODD
+    raise _Odd
 
 
 def _bytes(value: Any) -> int:
     if type(value) is str and base64_error(value) == "":
         return 0
-    raise _ODD
+    raise _Odd
 
 
 def _quantity(value: Any) -> int:
@@ -235,7 +234,7 @@ def _quantity(value: Any) -> int:
             return 0
     elif type(value) is int or type(value) is float:
         return 0
-    raise _ODD
+    raise _Odd
 
 
 def _int_or_string(value: Any) -> int:
@@ -245,31 +244,31 @@ def _int_or_string(value: Any) -> int:
 def _time(value: Any) -> int:
     if type(value) is str and not time_error(value, False):
         return 0
-    raise _ODD
+    raise _Odd
 
 
 def _micro_time(value: Any) -> int:
     if type(value) is str and not time_error(value, True):
         return 0
-    raise _ODD
+    raise _Odd
 
 
 def _raw(value: Any) -> int:
     if value is None:
-        raise _ODD
+        raise _Odd
     return count_keys(value)
 
 
 def _text(value: Any) -> int:
     if type(value) is str:
         return 0
-    raise _ODD
+    raise _Odd
 
 
 def _boolean(value: Any) -> int:
     if type(value) is bool:
         return 0
-    raise _ODD
+    raise _Odd
 
 
 _SPECIAL_CHECKERS: Mapping[str, Checker] = {

@@ -6,7 +6,8 @@
 Understood are `exit`, `sleep`, `true`, `false`, `echo`, `printf`, `timeout`, `exec`, `[ … ]`, a shell with `-c` that
 strings such commands together with `;`, `&&`, `||`, `if` and new lines, variables and `$((…))`, and a list of tools
 that end at once with success. An endless loop runs for ever. Everything else is not known: whoever starts it decides
-how long that runs. There are no files: tests for one are false.
+how long that runs. The files are those of mounts that are given, and what the script itself wrote: `cat`, `ls`, `stat -c %a`
+and tests see them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh"})
 QUICK_TOOLS = frozenset({
     ":", "basename", "cd", "chgrp", "chmod", "chown", "cp", "curl", "cut", "date", "df",
     "dirname", "du", "export", "expr", "find", "free", "getent", "grep", "gunzip", "gzip",
-    "head", "hostname", "id", "ifconfig", "ip", "ln", "ls", "mkdir", "mktemp", "mv", "nproc",
+    "head", "hostname", "id", "ifconfig", "ip", "ln", "mkdir", "mktemp", "mv", "nproc",
     "nslookup", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "set", "sort",
-    "stat", "sync", "tar", "tee", "touch", "tr", "trap", "ulimit", "umask", "uname", "uniq",
+    "sync", "tar", "tee", "touch", "tr", "trap", "ulimit", "umask", "uname", "uniq",
     "unset", "uptime", "wc", "wget", "which", "whoami",
 })  # fmt: skip
 _MAX_OUTPUT_LINES = 1000
@@ -69,6 +70,7 @@ class _Run:
     """A script half-way: seconds passed, last status, lines written."""
 
     environment: tuple[tuple[str, str], ...] = ()
+    mounted: Mapping[str, tuple[str, int]] = {}
     elapsed_s: float = 0.0
     status: int = 0
     output: list[str] = attrs.field(factory=list)
@@ -89,22 +91,33 @@ class _Ends(Exception):
         self.program = program
 
 
-def interpret(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Program:
-    """The program of command and args together; an empty one (the image's own entrypoint) is not known."""
+def interpret(
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    files: Mapping[str, tuple[str, int]] | None = None,
+) -> Program:
+    """The program of command and args together; an empty one (the image's own entrypoint) is not known.
+
+    `files` are (content, mode) by path.
+    """
     if sum(map(len, argv)) > _MAX_SCRIPT:
         return UNKNOWN
     variables = environment or {}
     words = tuple(expand(word, variables) for word in argv)
     prints = any(_PRINTS.search(word) for word in words)
-    return _interpret(words, tuple(sorted(variables.items())) if prints else ())
+    told = tuple(sorted(variables.items())) if prints else ()
+    return _result(words, _Run(told, files)) if files else _interpret(words, told)
 
 
 @lru_cache(maxsize=4096)
 def _interpret(argv: tuple[str, ...], environment: tuple[tuple[str, str], ...] = ()) -> Program:
     """`environment` is given to those who print it, so that the others are worked out once for all."""
+    return _result(argv, _Run(environment))
+
+
+def _result(argv: tuple[str, ...], run: _Run) -> Program:
     if not argv:
         return UNKNOWN
-    run = _Run(environment)
     try:
         _command(run, list(argv))
     except _Ends as end:
@@ -218,13 +231,15 @@ def _command(run: _Run, words: list[str]) -> None:
     if not targets:
         _plain_command(run, words)
         return
-    before = len(run.output)
-    _plain_command(run, [word for word in words if not word.startswith(_INTO)] or [":"])
-    written = "\n".join(run.output[before:])
-    if run.output[before:] and not run.open_line:
-        written += "\n"
-    del run.output[before:]
-    run.open_line = False
+    shown, shown_open = run.output, run.open_line
+    run.output, run.open_line = [], False
+    try:
+        _plain_command(run, [word for word in words if not word.startswith(_INTO)] or [":"])
+    except _Ends as end:
+        raise end if end.program is None else _Ends(attrs.evolve(end.program, output=tuple(shown))) from None
+    finally:
+        written = "\n".join(run.output) + ("\n" if run.output and not run.open_line else "")
+        run.output, run.open_line = shown, shown_open
     for target in targets:
         path = target.lstrip(">|")
         if path == _NULL:
@@ -282,18 +297,15 @@ def _exit(run: _Run, args: list[str]) -> None:
 
 def _echo(run: _Run, args: list[str]) -> None:
     words = args[1:] if args[:1] in (["-n"], ["-e"]) else args
-    run.output += " ".join(words).split("\n")
-    run.open_line = args[:1] == ["-n"]
+    _write(run, " ".join(words) + ("" if args[:1] == ["-n"] else "\n"))
     run.status = 0
 
 
 def _printf(run: _Run, args: list[str]) -> None:
     text = args[0].replace("\\n", "\n") if args else ""
-    run.open_line = not text.endswith("\n")
-    text = text.rstrip("\n")
     for value in args[1:]:
         text = text.replace("%s", value, 1).replace("%d", value, 1)
-    run.output += text.split("\n")
+    _write(run, text)
     run.status = 0
 
 
@@ -303,7 +315,7 @@ def _timeout(run: _Run, args: list[str]) -> None:
         run.status = 125
         return
     limit_s = float(limit.group(1)) * _UNITS[limit.group(2)]
-    inner = _interpret(tuple(args[1:]), run.environment)
+    inner = _result(tuple(args[1:]), _Run(run.environment, run.mounted))
     if inner.runs_s is None or inner.runs_s > limit_s:
         run.elapsed_s += limit_s
         run.status = 124 if inner.known else 143
@@ -333,10 +345,61 @@ def _printenv(run: _Run, args: list[str]) -> None:
     run.status = 0 if all(name in known for name in args) else 1
 
 
+def _content(run: _Run, path: str) -> str | None:
+    """Of a file that was written, or that a mount has."""
+    if path in run.files:
+        return run.files[path]
+    return run.mounted[path][0] if path in run.mounted else None
+
+
 def _cat(run: _Run, args: list[str]) -> None:
     if not args:
         raise _Ends(Program(None, output=tuple(run.output)))
     run.status = 0
+    for path in args:
+        content = _content(run, path)
+        if content is not None:
+            _write(run, content)
+        elif run.mounted and not path.startswith("-"):
+            _write(run, f"cat: can't open '{path}': No such file or directory\n")
+            run.status = 1
+
+
+def _write(run: _Run, text: str) -> None:
+    """Output as it is: what follows an open line goes on in it."""
+    if not text:
+        return
+    lines = text.removesuffix("\n").split("\n")
+    if run.open_line and run.output:
+        run.output[-1] += lines.pop(0)
+    run.output += lines
+    run.open_line = not text.endswith("\n")
+
+
+def _ls(run: _Run, args: list[str]) -> None:
+    """Names alone, whatever the options."""
+    run.status = 0
+    for path in [arg for arg in args if not arg.startswith("-")]:
+        if _content(run, path) is not None:
+            names = [path]
+        else:
+            start = f"{path.rstrip('/')}/"
+            below = [each[len(start) :] for each in (*run.mounted, *run.files) if each.startswith(start)]
+            names = sorted({each.partition("/")[0] for each in below})
+        _write(run, "".join(f"{name}\n" for name in names))
+
+
+def _stat(run: _Run, args: list[str]) -> None:
+    """`stat -c %a`: the mode of files in mounts."""
+    run.status = 0
+    if "%a" not in args:
+        return
+    for path in args[args.index("%a") + 1 :]:
+        if path in run.mounted:
+            _write(run, f"{run.mounted[path][1]:o}\n")
+        elif run.mounted:
+            _write(run, f"stat: can't stat '{path}': No such file or directory\n")
+            run.status = 1
 
 
 def _wait(run: _Run, args: list[str]) -> None:
@@ -354,8 +417,18 @@ def _set_status(status: int) -> Callable[[_Run, list[str]], None]:
     return action
 
 
+_FILE_TESTS = frozenset({"-e", "-f", "-r"})
+
+
 def _test(run: _Run, args: list[str]) -> None:
-    run.status = 0 if holds([arg for arg in args if arg not in ("]", "]]")]) else 1
+    words = [arg for arg in args if arg not in ("]", "]]")]
+    negated = words[:1] == ["!"]
+    if len(words) - negated == 2 and words[-2] in (*_FILE_TESTS, "-s"):
+        content = _content(run, words[-1])
+        true = bool(content) if words[-2] == "-s" else content is not None
+        run.status = int(true == negated)
+        return
+    run.status = 0 if holds(words) else 1
 
 
 _ACTIONS: dict[str, Callable[[_Run, list[str]], None]] = {
@@ -367,6 +440,8 @@ _ACTIONS: dict[str, Callable[[_Run, list[str]], None]] = {
     "printf": _printf,
     "timeout": _timeout,
     "cat": _cat,
+    "ls": _ls,
+    "stat": _stat,
     "env": _env,
     "printenv": _printenv,
     "wait": _wait,

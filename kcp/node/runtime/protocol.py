@@ -101,6 +101,8 @@ class ContainerConfig:
     attempt: int = 0
     hash: str = ""
     environment: Mapping[str, str] | None = None
+    files: Mapping[str, tuple[str, int]] | None = None
+    """(content, mode) by path, of the mounts that the command names."""
 
 
 @frozen

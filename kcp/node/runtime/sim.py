@@ -45,6 +45,7 @@ from kcp.node.runtime.protocol import (
     Version,
 )
 from kcp.node.timers import Timer, Timers
+from kcp.node.volumes import shared
 
 Json = dict[str, Any]
 SCHEME = "sim"
@@ -101,6 +102,7 @@ class SimPod:
     faults: faults.Faults | None
     sandboxes: list[SandboxStatus] = attrs.field(factory=list)
     containers: list[SimContainer] = attrs.field(factory=list)
+    contents: shared.Contents = attrs.field(factory=dict)
 
 
 @lru_cache(maxsize=4096)
@@ -134,7 +136,7 @@ def default_program(config: ContainerConfig) -> program.Program:
     words = (*(container.get("command") or ()), *(container.get("args") or ()))
     variables = config.environment if config.environment is not None else _environment(config)
     argv = tuple(expand(word, variables) for word in words)
-    does = program.interpret(argv, variables)
+    does = program.interpret(argv, variables, config.files)
     if does.known or does.runs_s is not None:
         return does
     if config.field == "initContainers" and container.get("restartPolicy") != "Always":
@@ -327,14 +329,13 @@ class SimRuntime:
 
     def _plan_end(self, pod: SimPod, container: SimContainer) -> None:
         """Arrange how it ends by itself; a program without a duration is over at once."""
-        config = container.config
-        does = self._programs(config)
+        does = self._does(pod, container.config)
         container.output, container.handles_term = does.output, not does.known
-        end = pod.faults.end(config.container["name"]) if pod.faults is not None else None
+        end = pod.faults.end(container.config.container["name"]) if pod.faults is not None else None
         message = ""
         if end is None and does.runs_s is not None:
             end = faults.End(does.exit_code, does.runs_s)
-            message = termination_message(config.container, does)
+            message = termination_message(container.config.container, does)
         if end is None:
             return
         reason = end.reason or ("Completed" if end.exit_code == 0 else "Error")
@@ -345,6 +346,18 @@ class SimRuntime:
         container.ending = self._timers.at(
             due_s, lambda: self._end(pod, container, end.exit_code, reason, message)
         )
+
+    def _does(self, pod: SimPod, config: ContainerConfig) -> program.Program:
+        """What it does with what it finds in its volumes; what it writes into empty ones is there from its start on."""
+        if not config.container.get("volumeMounts"):
+            return self._programs(config)
+        variables = config.environment or {}
+        there = shared.found(pod.contents, config.pod, config.container, variables)
+        if there:
+            config = attrs.evolve(config, files={**(config.files or {}), **there})
+        does = self._programs(config)
+        shared.leave(pod.contents, config.pod, config.container, variables, does.files)
+        return does
 
     def _end(
         self, pod: SimPod, container: SimContainer, exit_code: int, reason: str, message: str = ""

@@ -1,1 +1,1 @@
-"""Volumes behind one protocol."""
+"""What a container finds in its volumes."""

@@ -18,22 +18,24 @@ tried, by the same hints and backoffs as in production. Among nodes with the bes
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
 from kcp.apis.semantics import affinity, pods, taints
 from kcp.machinery import meta
-from kcp.replay.incident import IDS_PER_RUN
 from kcp.replay.whatif.arrivals import Arrivals, Attempt, Change, Item, Life
 from kcp.replay.whatif.deciding import Made, ProfileOf, like_recorded
+from kcp.replay.whatif.gangs import Gangs
 from kcp.replay.whatif.machines import Machines
 from kcp.replay.whatif.measures import Meter
+from kcp.replay.whatif.recorded import Recorded
 from kcp.replay.whatif.slots import Slot
 from kcp.scheduler import profiles
 from kcp.scheduler.cluster_state import ClusterState
-from kcp.scheduler.cycle import Answers, decide
+from kcp.scheduler.cycle import Answers, Decision, decide
+from kcp.scheduler.dra.devices import CLAIMS
+from kcp.scheduler.dra.extended import is_special, owner_of, special_key
 from kcp.scheduler.events import Follower
 from kcp.scheduler.framework.plugin import Cycle
 from kcp.scheduler.framework.runtime import Framework
@@ -56,11 +58,17 @@ GANG_WAITS = "its gang does not fit as a whole"
 _SAME = ("kind", "node", "text", "nominated", "victims", "cleared")
 
 
+def _is_same(effect: Json, recorded: Json) -> bool:
+    return all(effect.get(part) == recorded.get(part) for part in _SAME)
+
+
 class _Queue(SchedulingQueue):
     """Also tells the world of each event."""
 
     def __init__(self, world: World, configuration: Configuration) -> None:
-        super().__init__(world.hinted, configuration.initial_backoff_s, configuration.max_backoff_s)
+        super().__init__(
+            world.hinted, configuration.initial_backoff_s, configuration.max_backoff_s, world.gangs.gate
+        )
         self._world = world
 
     def move(self, event: ClusterEvent, now_us: int) -> None:
@@ -92,17 +100,20 @@ class World:
         self.machines = machines or Machines()
         self.meter = Meter(self.state, arrivals.start_us, arrivals.end_us, dict(typical or {}))
         self.now_us = arrivals.start_us
-        self._profile_of = profile_of
+        self.profile_of = profile_of
         self._follows = follows
         self._frameworks: dict[int, tuple[Profile, Framework]] = {}
-        self._queue = _Queue(self, backoffs or Configuration())
-        self._follower = Follower(self.state, self._queue, frozenset(), lambda: self.now_us, lambda: None)
+        self.gangs = Gangs(self)
+        self.queue = _Queue(self, backoffs or Configuration())
+        self.follower = Follower(
+            self.state, self.queue, frozenset(), lambda: self.now_us, lambda: None, self.gangs
+        )
         self._parked: dict[str, dict[str, Slot]] = {}
         self._timers: list[tuple[int, int, int, Slot, Callable[[Slot], None]]] = []
         self._ready_machines: set[str] = set()
-        self._reserved: dict[str, str] = {}
-        self._timer_number = self._own_cycles = self._seed = self._run = 0
-        self._own = self._begun = False
+        self.recorded = Recorded(self.state, self.slots)
+        self._timer_number = self._own_cycles = self._seed = 0
+        self._own = False
 
     # --- the course of things ---
 
@@ -115,17 +126,19 @@ class World:
             if uid in self.state.pods and not self.slots[uid].node:
                 self.slots[uid].put(name, self.now_us)
                 self.state.assume(uid, name)
-        self._try_own()
+        self.try_own()
 
     def meet(self, item: Item) -> None:
+        self.gangs.end_trial(item if isinstance(item, Attempt) else None)
         self._pass_to(item.ts_us)
         if isinstance(item, Change):
             self._change(item)
         else:
             self._attempt(item)
-        self._try_own()
+        self.try_own()
 
     def end(self) -> None:
+        self.gangs.end_trial(None)
         self._pass_to(self.arrivals.end_us)
 
     def _pass_to(self, until_us: int) -> None:
@@ -136,7 +149,7 @@ class World:
                 _, _, generation, slot, act = heapq.heappop(self._timers)
                 if slot.shown is not None and slot.generation == generation:
                     act(slot)
-            self._try_own()
+            self.try_own()
         self._clock(until_us)
 
     def _clock(self, now_us: int) -> None:
@@ -146,7 +159,7 @@ class World:
 
     def _due_us(self) -> int | None:
         timer = self._timers[0][0] if self._timers else None
-        queue = self._queue.due_us() if len(self._queue) else None
+        queue = self.queue.due_us() if len(self.queue) else None
         due = [max(us, self.now_us + (us == queue)) for us in (timer, queue) if us is not None]
         return min(due, default=None)
 
@@ -162,13 +175,20 @@ class World:
         elif change.resource == "nodes":
             for old, new in self.machines.versions(change, self._ready_machines):
                 self._node(old, new, own=(new or old) is not change.object)
-        else:
+        elif not self._is_made_otherwise(change):
             self._tell(change.resource, change.old, change.new)
+
+    def _is_made_otherwise(self, change: Change) -> bool:
+        """The claim of a pod's extended resources: one that does not fare as recorded has its own."""
+        if change.resource != CLAIMS or not is_special(change.object):
+            return False
+        slot = self.slots.get(owner_of(change.object))
+        return slot is not None and slot.free
 
     def _tell(self, resource: str, old: Json | None, new: Json | None, *, own: bool = False) -> None:
         """State and queue hear of it; `own`: the log does not have it."""
         self._own = own
-        self._follower.follow(resource, old, new)
+        self.follower.follow(resource, old, new)
 
     def _node(self, old: Json | None, new: Json | None, *, own: bool) -> None:
         self._tell("nodes", old, new, own=own)
@@ -233,12 +253,12 @@ class World:
         self._nominate_as_recorded(slot)
         if not self._follows and self._is_ours(life) and not node and not pods.is_terminal(pod):
             slot.free = True
-            self._queue.add(slot.shown or pod, pods.priority(pod), self.now_us)
+            self.queue.add(slot.shown or pod, pods.priority(pod), self.now_us)
 
     def _is_ours(self, life: Life) -> bool:
         """Whether the log does not tell when to decide about it."""
         recorded = life.scheduler in self.arrivals.schedulers
-        return not recorded and self._profile_of(life.scheduler, None) is not None
+        return not recorded and self.profile_of(life.scheduler, None) is not None
 
     def _belongs_elsewhere(self, pod: Json) -> bool:
         """A pod that is meant for a node which is not there at all, as those of a DaemonSet are."""
@@ -304,15 +324,24 @@ class World:
         before, slot.shown = slot.shown, slot.pod()
         self._tell("pods", before, slot.shown, own=own)
         self._mirror(before, slot.shown)
-        if slot.uid in self._queue.pods and before is not None and not slot.node:
-            self._queue.update(before, slot.shown, pods.priority(slot.shown), self.now_us)
+        if slot.uid in self.queue.pods and before is not None and not slot.node:
+            self.queue.update(before, slot.shown, pods.priority(slot.shown), self.now_us)
 
     def _remove(self, slot: Slot, *, own: bool = True) -> None:
         self._unpark(slot)
+        self._free_devices(slot)
         before, slot.shown = slot.shown, None
         self._tell("pods", before, None, own=own)
         self._mirror(before, None)
-        self._queue.remove(slot.uid)
+        self.queue.remove(slot.uid)
+
+    def _free_devices(self, slot: Slot) -> None:
+        """Those of its extended resources; the log tells of other claims."""
+        devices = self.state.devices
+        devices.give_back(special_key(meta.namespace(slot.log), slot.uid))
+        claim = self.state.objects[CLAIMS].get(devices.special.get(slot.uid, ""))
+        if claim is not None and slot.free:
+            self._tell(CLAIMS, claim, None, own=True)
 
     def _mirror(self, before: Json | None, after: Json | None) -> None:
         """What a DaemonSet runs on a node it runs on the copies of that node too."""
@@ -348,32 +377,31 @@ class World:
         self.slots[slot.uid] = slot
         self._show(slot, own=True)
         assert slot.shown is not None
-        self._queue.add(slot.shown, pods.priority(slot.shown), self.now_us)
+        self.queue.add(slot.shown, pods.priority(slot.shown), self.now_us)
 
     # --- attempts ---
 
     def _attempt(self, attempt: Attempt) -> None:
         recorded = attempt.effect
         self._seed = recorded["seed"]
-        if not self._begun:
-            self._begun = True
-            for uid, node in (recorded.get("nominated_here") or {}).items():
-                self.state.nominate(uid, node)
-        self._take_back(attempt)
+        self.recorded.begin(recorded)
+        self.recorded.take_back(attempt)
         slot = self.slots.get(recorded["uid"])
-        if slot is None or slot.shown is None or slot.node or slot.free:
+        if slot is None or slot.shown is None or slot.node:
             return
-        profile = self._profile_of(slot.life.scheduler, attempt.decision)
+        profile = self.profile_of(slot.life.scheduler, attempt.decision)
         if profile is None or self._follows:
             self._take(slot, recorded, recorded)
+            return
+        if self.gangs.takes(attempt, slot, profile) or slot.free:
             return
         info = self.state.pods.get(slot.uid)
         if info is None:
             return
-        self._take_over(recorded)
+        self.recorded.take_over(recorded)
         answers = Answers.of(recorded.get("extenders")) if profile.extended else None
         framework = self.framework(profile)
-        with self._without(recorded.get("taken") or ()):
+        with self.recorded.without(recorded.get("taken") or ()):
             decision = decide(
                 framework, info, cycle=recorded["cycle"], seed=recorded["seed"], answers=answers
             )
@@ -386,7 +414,9 @@ class World:
         ):
             effect["kind"] = "Wait"
         else:
-            self._reserve(framework, info, decision.node)
+            self._reserve(framework, info, decision.node, keep=not _is_same(effect, recorded))
+        if not self.gangs.fares(slot, same=_is_same(effect, recorded)):
+            return
         self.state.devices.take(slot.uid, decision.allocations)
         self._take(slot, effect, recorded)
 
@@ -398,77 +428,69 @@ class World:
         return found[1]
 
     def framework_of(self, slot: Slot, decision: protocol.Decision | None) -> Framework | None:
-        profile = self._profile_of(slot.life.scheduler, decision)
+        profile = self.profile_of(slot.life.scheduler, decision)
         return None if profile is None else self.framework(profile)
 
-    def _take_over(self, recorded: Json) -> None:
-        """What only the record tells of the state of then."""
-        state, devices = self.state, self.state.devices
-        state.reserved = {**self._reserved, **(recorded.get("reserved") or {})}
-        state.set_guard(recorded.get("guard") or {})
-        if "assumed" in recorded:
-            devices.set_under_way(recorded.get("allocating") or {})
-        for key in recorded.get("ended") or ():
-            devices.give_back(key)
-        devices.ended.clear()
-        for uid, node in (recorded.get("nominated_here") or {}).items():
-            slot = self.slots.get(uid)
-            if slot is not None and slot.in_gang and not slot.free and not slot.node:
-                state.nominate(uid, node)
-
-    @contextmanager
-    def _without(self, taken: Sequence[str]) -> Iterator[None]:
-        """The victims that the trial of a gang had taken away are not there meanwhile."""
-        victims = [info for uid in taken if (info := self.state.pods.get(uid)) is not None and info.node]
-        places = [(info, info.node) for info in victims]
-        for info in victims:
-            self.state.take_from_node(info)
-        try:
-            yield
-        finally:
-            for info, node in reversed(places):
-                self.state.add_to_node(info, node)
-
-    def _take_back(self, attempt: Attempt) -> None:
-        """What the scheduler had assumed and then was not so, by its own record."""
-        effect, run = attempt.effect, attempt.decision.id // IDS_PER_RUN
-        forgot = list(effect.get("forgot") or ())
-        if "assumed" in effect and run >= self._run:
-            self._run = run
-            forgot += [uid for uid in self.state.assumed if uid not in effect["assumed"]]
-        for uid in forgot:
-            slot = self.slots.get(uid)
-            if slot is not None and not slot.free and uid in self.state.assumed:
-                self.state.forget(uid)
-                if slot.node:
-                    slot.take_back()
-
-    def _try_own(self) -> None:
-        """Whatever this world's own queue has ready."""
-        if not len(self._queue):
+    def try_own(self) -> None:
+        """Whatever this world's own queue has ready; not while a recorded trial of a gang is going on."""
+        if not len(self.queue) or self.gangs.trial is not None:
             return
-        self._queue.tick(self.now_us)
-        while (queued := self._queue.pop(self.now_us)) is not None:
+        self.queue.tick(self.now_us)
+        while (queued := self.queue.pop(self.now_us)) is not None:
             slot, info = self.slots[queued.uid], self.state.pods.get(queued.uid)
             framework = self.framework_of(slot, None)
             if info is None or info.node or framework is None or "deletionTimestamp" in info.pod["metadata"]:
-                self._queue.done(queued.uid)
+                self.queue.done(queued.uid)
                 continue
-            self._own_cycles += 1
-            decision = decide(framework, info, cycle=FIRST_OWN_CYCLE + self._own_cycles, seed=self._seed)
-            decision = like_recorded(framework, info, decision, slot.life.node)
-            self._reserve(framework, info, decision.node)
+            if self.gangs.try_own(queued, slot):
+                continue
+            decision = self.decide_own(framework, info)
+            self._reserve(framework, info, decision.node, keep=True)
             self._take(slot, effect_of(info, decision), None, queued)
 
-    def _reserve(self, framework: Framework, info: PodInfo, node: str) -> None:
-        if node and info.volumes:
-            plans = plans_for(Cycle(self.state, info, framework), self.state.nodes[node])
-            reserve(self.state, plans)
-            self._reserved.update((plan.volume, meta.key_of(plan.claim)) for plan in plans if plan.volume)
+    def decide_own(self, framework: Framework, info: PodInfo) -> Decision:
+        """An attempt that the log does not have."""
+        self._own_cycles += 1
+        decision = decide(framework, info, cycle=FIRST_OWN_CYCLE + self._own_cycles, seed=self._seed)
+        return like_recorded(framework, info, decision, self.slots[info.uid].life.node)
+
+    def bind_own(self, slot: Slot, node: str) -> None:
+        """A pod of a gang of this world's own, which is counted on the node already."""
+        slot.tried, slot.in_gang = True, False
+        self.made.append(Made(slot.life.uid, node, (), self.now_us, ""))
+        self._bind(slot, node, same=False)
+
+    def refuse_own(self, slot: Slot, effect: Json, queued: QueuedPod) -> None:
+        """The same for one that finds no node, or makes room on one; its decision is counted already."""
+        self.decisions -= 1
+        self._take(slot, effect, None, queued)
+
+    def set_free(self, slot: Slot) -> None:
+        """The pod does not fare as recorded any more: this world's own queue says when it is tried."""
+        self._unpark(slot)
+        slot.free = True
+        if slot.shown is not None and slot.uid not in self.queue.pods:
+            self.queue.add(slot.shown, pods.priority(slot.shown), self.now_us)
+
+    def forget(self, slot: Slot) -> None:
+        """It was counted on a node, with what it would have there, and is not any more."""
+        for key, entry in list(self.state.devices.under_way.items()):
+            if entry["pod"] == slot.uid:
+                self.state.devices.give_back(key)
+        self.state.forget(slot.uid)
+
+    def _reserve(self, framework: Framework, info: PodInfo, node: str, *, keep: bool) -> None:
+        """`keep`: the record does not tell of it, so it holds until the log has something else to say of the claim."""
+        if not node or not info.volumes:
+            return
+        plans = plans_for(Cycle(self.state, info, framework), self.state.nodes[node])
+        reserve(self.state, plans, node)
+        if keep:
+            self.recorded.keep(plans, node)
 
     def _take(self, slot: Slot, effect: Json, recorded: Json | None, queued: QueuedPod | None = None) -> None:
         """Act on a decision. It fares as recorded if it says the same as the record."""
-        same = recorded is not None and all(effect.get(part) == recorded.get(part) for part in _SAME)
+        same = recorded is not None and _is_same(effect, recorded)
         waits = effect["kind"] == "Wait"
         victims = () if waits else tuple(victim["key"] for victim in effect.get("victims") or ())
         self.decisions += 1
@@ -496,7 +518,7 @@ class World:
             self.state.assume(slot.uid, node)
             return
         slot.free = True
-        self._queue.done(slot.uid)
+        self.queue.done(slot.uid)
         self._show(slot, own=True)
         self._run_out(slot)
         self._stay_or_go(slot, self.state.nodes[node].taints)
@@ -516,6 +538,7 @@ class World:
             if same and not other.free:
                 other.goes_as_recorded = True
                 other.evictions += 1
+                self.gangs.evicted(other)
             else:
                 self._evict(other)
 
@@ -525,14 +548,14 @@ class World:
         if same:
             self._park(slot, plugins)
         else:
-            self._queue.back(queued or self._freed(slot), plugins, self.now_us)
+            self.queue.back(queued or self._freed(slot), plugins, self.now_us)
 
     def _freed(self, slot: Slot) -> QueuedPod:
         """In flight in this world's own queue: nothing else is ready there, or it would have been tried."""
         assert slot.shown is not None
         slot.free = True
-        self._queue.add(slot.shown, pods.priority(slot.shown), self.now_us)
-        queued = self._queue.pop(self.now_us)
+        self.queue.add(slot.shown, pods.priority(slot.shown), self.now_us)
+        queued = self.queue.pop(self.now_us)
         assert queued is not None and queued.uid == slot.uid
         return queued
 
@@ -555,9 +578,7 @@ class World:
             return
         for slot in list(self._helped(event)):
             if slot.parked and slot.shown is not None:
-                self._unpark(slot)
-                slot.free = True
-                self._queue.add(slot.shown, pods.priority(slot.shown), self.now_us)
+                self.set_free(slot)
 
     def _helped(self, event: ClusterEvent) -> Iterator[Slot]:
         for plugin, hints in interested(event).items():

@@ -23,6 +23,8 @@ from kcp.machinery.errors import ApiError, Conflict, NotFound
 from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.dra.claims import ClaimUnusable, claims_of, has_claims
 from kcp.scheduler.dra.devices import CLAIMS, allocation_of
+from kcp.scheduler.dra.extended import backed, is_special, special_claim, special_key, to_create
+from kcp.scheduler.pod_class import PodInfo
 
 Json = dict[str, Any]
 log = structlog.get_logger()
@@ -41,32 +43,47 @@ class ClaimsNotBound(Exception):
 
 @frozen
 class ClaimBinding:
-    """A claim that is not yet reserved for the pod; `allocation` None: it has its devices already."""
+    """A claim that is not yet reserved for the pod; `allocation` None: it has its devices already.
+
+    With `mappings` it is that of the pod's extended resources, which has to be created.
+    """
 
     key: str
     claim: Json
     allocation: Json | None
+    mappings: tuple[Json, ...] = ()
 
 
 def claims_to_bind(
-    state: ClusterState, pod: Json, allocations: Mapping[str, Json]
+    state: ClusterState, info: PodInfo, node: str, allocations: Mapping[str, Json]
 ) -> tuple[ClaimBinding, ...]:
-    if not has_claims(pod):
-        return ()
-    try:
-        claims = claims_of(pod, state.objects[CLAIMS])
-    except ClaimUnusable:
-        return ()
-    return tuple(
-        ClaimBinding(meta.key_of(claim), claim, allocations.get(meta.key_of(claim)))
-        for claim in claims
-        if not facts.is_reserved_for(claim, pod)
-    )
+    pod = info.pod
+    found: tuple[ClaimBinding, ...] = ()
+    if has_claims(pod):
+        try:
+            claims = claims_of(pod, state.objects[CLAIMS])
+        except ClaimUnusable:
+            return ()
+        found = tuple(
+            ClaimBinding(meta.key_of(claim), claim, allocations.get(meta.key_of(claim)))
+            for claim in claims
+            if not facts.is_reserved_for(claim, pod)
+        )
+    key = special_key(meta.namespace(pod), info.uid)
+    if key in allocations:
+        offered = state.nodes[node].allocatable
+        lacking = [n for n in backed(info.cls.shape, state.device_classes) if not offered.get(n)]
+        claim, mappings = special_claim(pod, lacking, state.device_classes)
+        found += (ClaimBinding(key, claim, allocations[key], mappings),)
+    return found
 
 
 @attrs.define(eq=False)
 class PodClaimsBinder:
-    """Binds the claims of one pod. `written` are the claims whose status says so in the log, `unsure` those that may."""
+    """Binds the claims of one pod. `written` are the claims whose status says so in the log, `unsure` those that may.
+
+    `latest` has claims as somebody who binds them too has written them.
+    """
 
     client: Client
     state: ClusterState
@@ -74,21 +91,52 @@ class PodClaimsBinder:
     claims: Sequence[ClaimBinding]
     decision: int
     now: Callable[[], str]
+    latest: dict[str, Json] = attrs.field(factory=dict)
     written: dict[str, Json] = attrs.field(factory=dict)
     unsure: dict[str, None] = attrs.field(factory=dict)
+    made: Json | None = None
+    """The claim of the pod's extended resources, once it is there."""
 
-    async def bind(self) -> None:
-        """Raises ClaimsNotBound, ApiError, Unreachable."""
+    async def bind(self, sharing: bool | None = None) -> None:
+        """All claims, or only those that get devices, or (`sharing`) have them. Raises ClaimsNotBound, ApiError, Unreachable."""
         for claim in self.claims:
-            await self._bind(claim)
+            if sharing is None or sharing == (claim.allocation is None):
+                await self._bind(claim)
 
     async def _bind(self, binding: ClaimBinding) -> None:
-        claim = binding.claim
+        if binding.mappings:
+            await self._bind_special(binding)
+            return
+        await self._bind_there(binding, self.latest.get(binding.key, binding.claim))
+
+    async def _bind_special(self, binding: ClaimBinding) -> None:
+        """The claim of the pod's extended resources: created, allocated, and told in the pod's status."""
+        namespace = meta.namespace(self.pod)
+        try:
+            made = await self.client.create(CLAIMS, to_create(binding.claim), namespace, cause=self.decision)
+        except ApiError as error:
+            raise ClaimsNotBound(f"create claim for extended resources {binding.key}: {error}") from error
+        claim = made.object or {}
+        self.made = claim
+        await self._bind_there(attrs.evolve(binding, key=meta.key_of(claim)), claim)
+        status = {"resourceClaimName": meta.name(claim), "requestMappings": list(binding.mappings)}
+        patch = {"metadata": {"uid": meta.uid(self.pod)}, "status": {"extendedResourceClaimStatus": status}}
+        try:
+            await self.client.patch(
+                "pods", meta.name(self.pod), patch, "merge", namespace, subresource="status", cause=self.decision
+            )  # fmt: skip
+        except ApiError as error:
+            where = f"pod {meta.key_of(self.pod)} ExtendedResourceClaimStatus"
+            raise ClaimsNotBound(f"update {where}: {error}") from error
+
+    async def _bind_there(self, binding: ClaimBinding, claim: Json) -> None:
         for attempt in range(CONFLICT_RETRIES):
             try:
                 if attempt:
                     claim = await self._present(binding.key)
-                self.written[binding.key] = await self._write(binding, claim)
+                written = await self._write(binding, claim)
+                self.written[binding.key] = self.latest[binding.key] = written
+                self.state.devices.written(binding.key, written)
                 return
             except Conflict:
                 if attempt == CONFLICT_RETRIES - 1:
@@ -149,8 +197,8 @@ class PodClaimsBinder:
 
     def _claims(self) -> Iterator[Json]:
         known = self.state.objects[CLAIMS]
-        for binding in self.claims:
-            claim = self.written.get(binding.key) or known.get(binding.key)
+        for key in dict.fromkeys([*self.written, *(binding.key for binding in self.claims)]):
+            claim = self.written.get(key) or known.get(key)
             if claim is not None:
                 yield claim
 
@@ -183,12 +231,20 @@ class PodClaimsBinder:
     async def undo(self) -> None:
         """The pod is not bound: what was not written is free again, what was written is not reserved for it any more."""
         for binding in self.claims:
-            if binding.key in self.written:
+            if binding.mappings:
+                await self._undo_special(binding)
+            elif binding.key in self.written:
                 await self._unreserve(self.written[binding.key])
             elif binding.allocation is None:
                 continue
             elif binding.key not in self.unsure or await self._never_written(binding):
                 self.state.devices.give_back(binding.key)
+
+    async def _undo_special(self, binding: ClaimBinding) -> None:
+        """Nobody else can use it, so it goes; if it cannot be deleted now, the pod's next attempt sees to it."""
+        if self.made is not None:
+            await delete_special(self.client, self.made, self.decision)
+        self.state.devices.give_back(binding.key)
 
     async def _unreserve(self, claim: Json) -> None:
         uid = meta.uid(self.pod)
@@ -218,6 +274,7 @@ class PodClaimsBinder:
             if allocation_of(claim) is None:
                 return True
             self.written[binding.key] = claim
+            self.state.devices.written(binding.key, claim)
             await self._unreserve(claim)
             return False
         return True
@@ -233,3 +290,26 @@ async def deallocate(client: Client, claim: Json | None, decision: int) -> None:
         await client.update_status(CLAIMS, {**claim, "status": status}, cause=decision)
     except (ApiError, Unreachable) as error:
         log.info("claim not deallocated", claim=meta.key_of(claim), error=str(error))
+
+
+async def delete_special(client: Client, claim: Json, decision: int) -> None:
+    """Delete the claim of a pod's extended resources, its protection first; best effort."""
+    name, namespace = meta.name(claim), meta.namespace(claim)
+    try:
+        present = await client.get(CLAIMS, name, namespace)
+        if meta.uid(present) != meta.uid(claim):
+            return
+        if facts.FINALIZER in meta.finalizers(present):
+            left = [finalizer for finalizer in meta.finalizers(present) if finalizer != facts.FINALIZER]
+            metadata = {**present["metadata"], "finalizers": left}
+            await client.update(CLAIMS, {**present, "metadata": metadata}, cause=decision)
+        await client.delete(CLAIMS, name, namespace, uid=meta.uid(claim), cause=decision)
+    except NotFound:
+        return
+    except (ApiError, Unreachable) as error:
+        log.info("claim of extended resources not deleted", claim=meta.key_of(claim), error=str(error))
+
+
+async def free(client: Client, claim: Json, decision: int) -> None:
+    """A claim that stands in its pod's way gives its devices back."""
+    await (delete_special if is_special(claim) else deallocate)(client, claim, decision)

@@ -16,6 +16,8 @@ from kcp.scheduler.dra.devices import CLAIMS
 
 Json = dict[str, Any]
 PATIENCE_US = 60_000_000
+CLEAN_AT = 1000
+"""Claims that somebody waits for, at which it is looked who is still there; later at twice what was left."""
 
 
 class ClaimUnusable(Exception):
@@ -70,7 +72,9 @@ class ClaimGate:
 
     def __init__(self, state: ClusterState) -> None:
         self._claims = state.objects[CLAIMS]
+        self._pods = state.pods
         self._waiting: dict[str, dict[str, None]] = {}
+        self._clean_at = CLEAN_AT
 
     def gate(self, pod: Json) -> str:
         if not has_claims(pod):
@@ -80,8 +84,20 @@ class ClaimGate:
         except ClaimUnusable as fault:
             if fault.key:
                 self._waiting.setdefault(fault.key, {})[meta.uid(pod)] = None
+                if len(self._waiting) > self._clean_at:
+                    self._clean()
             return str(fault)
         return ""
+
+    def _clean(self) -> None:
+        """Claims that never came, for pods that are gone."""
+        for key, uids in list(self._waiting.items()):
+            left = {uid: None for uid in uids if uid in self._pods}
+            if left:
+                self._waiting[key] = left
+            else:
+                del self._waiting[key]
+        self._clean_at = max(CLEAN_AT, 2 * len(self._waiting))
 
     def waiting_for(self, claim: str) -> list[str]:
         """The pods that this claim kept out, each named once; whoever asks looks at them again."""

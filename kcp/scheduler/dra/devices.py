@@ -4,9 +4,11 @@ A pure fold, like the cluster state that owns it: what is taken follows from the
 that were decided and are on their way into it.
 
     take(pod uid, {claim: allocation})      decided; counts from now on
+    written(claim, as written)              it is in the log at that version
     give_back(claim)                        it will not come into the log
 
-An allocation under way ends by itself when the log shows that its claim has one, or that the claim is gone.
+An allocation under way ends by itself when the log shows that its claim has one, or that the claim is gone; and from the
+version on at which it was written, as the claim may have been freed again before anybody saw that.
 Source: k8s v1.36 pkg/scheduler/framework/plugins/dynamicresources/{allocateddevices,dra_manager}.go.
 """
 
@@ -19,6 +21,7 @@ import attrs
 
 from kcp.machinery import meta
 from kcp.machinery.quantity import Quantity, parse
+from kcp.scheduler.dra.extended import is_special, owner_of, special_key
 from kcp.scheduler.dra.pools import DeviceId, Pool, PoolId, SliceIndex
 
 Json = dict[str, Any]
@@ -70,7 +73,11 @@ class Devices:
     """The pools of which something was taken or given back; whoever keeps results remembers how far they have read."""
     touched_epoch: int = 0
     """Rises when `touched` begins anew."""
+    special: dict[str, str] = attrs.field(factory=dict)
+    """Pod uid -> the claim that was made for its extended resources."""
     _claims: dict[str, Json] = attrs.field(factory=dict)
+    _written: dict[str, int] = attrs.field(factory=dict)
+    """Of claims under way: the version that their allocation was written at."""
     _held: dict[str, list[Json]] = attrs.field(factory=dict)
     _usages: dict[PoolId, Usage] = attrs.field(factory=dict)
     _pools: dict[str, NodePools] = attrs.field(factory=dict)
@@ -91,10 +98,21 @@ class Devices:
             self._claims.pop(key, None)
         else:
             self._claims[key] = new
+        if new is not None and is_special(new):
+            self._special_is_there(key, new)
+        elif old is not None and is_special(old):
+            self.special.pop(owner_of(old), None)
         replaced = old is not None and new is not None and meta.uid(old) != meta.uid(new)
-        if key in self.under_way and (new is None or replaced or allocation_of(new) is not None):
+        if key in self.under_way and (new is None or replaced or self._is_told(key, new)):
             self._end(key)
         self._count(key)
+
+    def _special_is_there(self, key: str, claim: Json) -> None:
+        """What was decided under the name that it had before it was written is in the log when the claim has its devices."""
+        uid = owner_of(claim)
+        self.special[uid] = key
+        if allocation_of(claim) is not None:
+            self.give_back(special_key(meta.namespace(claim), uid))
 
     # --- allocations under way ---
 
@@ -105,6 +123,20 @@ class Devices:
                 continue
             self.under_way[key] = {"pod": pod_uid, "allocation": allocation}
             self._count(key)
+
+    def written(self, key: str, claim: Json) -> None:
+        """The allocation under way is in the log since this version of the claim."""
+        if key not in self.under_way or not _version(claim):
+            return
+        self._written[key] = _version(claim)
+        known = self._claims.get(key)
+        if known is not None and meta.uid(known) == meta.uid(claim) and self._is_told(key, known):
+            self.give_back(key)
+
+    def _is_told(self, key: str, claim: Json) -> bool:
+        """Whether this version of the claim says for itself what it holds."""
+        since = self._written.get(key)
+        return allocation_of(claim) is not None or (since is not None and _version(claim) >= since)
 
     def give_back(self, key: str) -> None:
         if key in self.under_way:
@@ -120,6 +152,7 @@ class Devices:
 
     def _end(self, key: str) -> None:
         del self.under_way[key]
+        self._written.pop(key, None)
         self.ended.append(key)
 
     # --- what is taken ---
@@ -201,6 +234,10 @@ class Devices:
             usages = tuple(self._usage(pool.id) for pool in pools)
             found = self._pools[name] = NodePools(version, epoch, pools, usages)
         return found
+
+
+def _version(claim: Json) -> int:
+    return int(meta.resource_version(claim) or 0)
 
 
 def allocation_of(claim: Json) -> Json | None:

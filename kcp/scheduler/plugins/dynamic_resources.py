@@ -1,12 +1,13 @@
 """Devices for the pod's claims: on which nodes those that it has can be used and those that it needs can be had.
 
+Extended resources that a DeviceClass serves become a claim of the pod's own, on nodes that do not offer them themselves.
 What a node can give is remembered per kind of claims until something of its pools is taken or changes.
 Source: k8s v1.36 pkg/scheduler/framework/plugins/dynamicresources/dynamicresources.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -22,6 +23,7 @@ from kcp.scheduler.dra.allocator import Chosen, NotOnThisNode, Search
 from kcp.scheduler.dra.claims import ClaimUnusable, claims_of, has_claims
 from kcp.scheduler.dra.device_cel import compile_selector
 from kcp.scheduler.dra.devices import CLAIMS, CLASSES, NodePools, allocation_of
+from kcp.scheduler.dra.extended import backed, is_device_resource, special_claim
 from kcp.scheduler.dra.pools import PoolId
 from kcp.scheduler.dra.results import allocation_result, offers_alternatives, rank
 from kcp.scheduler.dra.selectors import AllocationFailed, Compile, Selectors
@@ -36,12 +38,15 @@ IN_USE = "resourceclaim in use"
 NOT_AVAILABLE = "resourceclaim not available on the node"
 NOT_ALL = "cannot allocate all claims"
 DEALLOCATED = "deallocation of ResourceClaim completed"
+DELETED = "deletion of ResourceClaim completed"
 STILL_NOT = "still not schedulable"
+STALE = "cannot schedule extended resource claim"
+CANNOT_FIT = "cannot fit resource"
 MAX_REMEMBERED = 100_000
 MAX_KINDS = 256
 """Of claims, for which it is known what each node can give."""
-_MEMORY = "devices"
-_PASSES, _UNAVAILABLE, _NOT_ALL, _INVALID, _TIMED_OUT = range(5)
+_MEMORY, _UNKNOWN_RESOURCES = "devices", "unknown resources"
+_PASSES, _UNAVAILABLE, _NOT_ALL, _INVALID, _TIMED_OUT, _STALE, _CANNOT_FIT = range(7)
 _UNKNOWN = -1
 _CODES: Mapping[str, int] = {allocator.INVALID_POOLS: _INVALID, allocator.TIMED_OUT: _TIMED_OUT}
 
@@ -76,15 +81,47 @@ class Outcomes:
 
 
 @attrs.define(eq=False)
-class PodClaims:
-    """The pod's claims in one cycle. `unavailable` are the places of those that some node did not suit."""
+class Variant:
+    """The claims that need devices, as one kind of node sees them: a node may offer an extended resource itself."""
 
-    claims: list[Json]
     to_allocate: list[Json]
     signature: bytes
-    fault: str = ""
     outcomes: Outcomes | None = None
+
+
+@attrs.define(eq=False)
+class PodClaims:
+    """The pod's claims in one cycle. `unavailable` are the places of those that some node did not suit.
+
+    `backed` are the extended resources that devices may stand behind, `unknown` others that it asks for beside these;
+    `stale` is a claim that was made for it before and came to nothing. `variants` are kept by the resources for which a
+    node has devices only.
+    """
+
+    pod: Json
+    claims: list[Json]
+    fault: str = ""
+    backed: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    stale: Json | None = None
+    variants: dict[tuple[str, ...], Variant] = attrs.field(factory=dict)
     unavailable: dict[int, None] = attrs.field(factory=dict)
+
+    def variant(self, state: ClusterState, index: int) -> Variant:
+        lacking = tuple(name for name in self.backed if not state.column(name).allocatable.item(index))
+        found = self.variants.get(lacking)
+        if found is None:
+            to_allocate = [claim for claim in self.claims if allocation_of(claim) is None]
+            if lacking:
+                to_allocate.append(special_claim(self.pod, lacking, state.device_classes)[0])
+            signature = orjson.dumps([claim.get("spec") for claim in to_allocate])
+            found = self.variants[lacking] = Variant(to_allocate, signature)
+        return found
+
+
+def concerns(cycle: Cycle) -> bool:
+    """Whether the pod may need devices."""
+    return has_claims(cycle.info.pod) or bool(backed(cycle.cls.shape, cycle.state.device_classes))
 
 
 class DynamicResources:
@@ -95,6 +132,8 @@ class DynamicResources:
         _NOT_ALL: (UNRESOLVABLE, NOT_ALL),
         _INVALID: (UNRESOLVABLE, allocator.INVALID_POOLS),
         _TIMED_OUT: (UNRESOLVABLE, allocator.TIMED_OUT),
+        _STALE: (UNRESOLVABLE, STALE),
+        _CANNOT_FIT: (UNRESOLVABLE, CANNOT_FIT),
     }
 
     def __init__(self, compile: Compile = compile_selector) -> None:
@@ -103,13 +142,16 @@ class DynamicResources:
         self._remembered: dict[tuple[bytes, str], tuple[Any, Outcome]] = {}
 
     def pre_filter(self, cycle: Cycle) -> Rejected | None:
-        if not has_claims(cycle.info.pod):
+        if not concerns(cycle):
             return None
         fault = pod_claims(cycle).fault
         return Rejected(NAME, fault, UNRESOLVABLE) if fault else None
 
     def active(self, cycle: Cycle) -> bool:
-        return has_claims(cycle.info.pod) and bool(pod_claims(cycle).claims)
+        if not concerns(cycle):
+            return False
+        asked = pod_claims(cycle)
+        return bool(asked.claims or asked.backed)
 
     def codes(self, cycle: Cycle, rows: Rows) -> Codes:
         return self.codes_at(cycle, np.arange(len(cycle.state))[rows])
@@ -117,12 +159,14 @@ class DynamicResources:
     def codes_at(self, cycle: Cycle, indexes: Ints) -> Codes:
         """Of these nodes. An allocation is tried even where another claim does not suit: its code counts before that."""
         asked, state = pod_claims(cycle), cycle.state
+        if asked.stale is not None:
+            return np.full(len(indexes), _STALE, np.int8)
         codes: Codes = np.zeros(len(indexes), np.int8)
-        if asked.to_allocate:
-            outcomes = self._outcomes_of(state, asked)
-            codes = outcomes.codes[indexes]
-            for place in np.flatnonzero(codes == _UNKNOWN).tolist():
-                codes[place] = self._find_out(state, asked, outcomes, indexes.item(place))
+        for variant, places in _by_variant(state, asked, indexes):
+            if variant.to_allocate:
+                self._allocating(state, variant, indexes, places, codes)
+        if asked.unknown:
+            codes[(codes == _PASSES) & _unknown_on(cycle, asked)[indexes]] = _CANNOT_FIT
         passing = codes == _PASSES
         for number, claim in enumerate(asked.claims):
             unsuited = passing & ~_suiting(cycle, claim)[indexes]
@@ -131,25 +175,35 @@ class DynamicResources:
                 codes[unsuited] = _UNAVAILABLE
         return codes
 
+    def _allocating(
+        self, state: ClusterState, variant: Variant, indexes: Ints, places: Ints, codes: Codes
+    ) -> None:
+        """Writes the codes of these places among the nodes."""
+        outcomes = self._outcomes_of(state, variant)
+        codes[places] = outcomes.codes[indexes[places]]
+        for place in places[codes[places] == _UNKNOWN].tolist():
+            codes[place] = self._find_out(state, variant, outcomes, indexes.item(place))
+
     def scores(self, cycle: Cycle, feasible: Rows, count: int) -> Ints | None:
         """Earlier alternatives of a `firstAvailable` are better; the best node gets 100."""
         if not has_claims(cycle.info.pod):
             return None
         asked = pod_claims(cycle)
-        if not any(offers_alternatives(claim) for claim in asked.to_allocate):
+        if not any(offers_alternatives(claim) for claim in asked.claims if allocation_of(claim) is None):
             return None
         indexes = np.arange(len(cycle.state))[feasible].tolist()
-        raw = np.array([self._rank(asked, index) for index in indexes], np.int64)
+        raw = np.array([self._rank(cycle.state, asked, index) for index in indexes], np.int64)
         best = int(raw.max())
         return MAX_SCORE * raw // best if best else None
 
-    def _rank(self, asked: PodClaims, index: int) -> int:
-        outcome = asked.outcomes.found[index] if asked.outcomes is not None else None
-        return rank(asked.to_allocate, outcome.chosen) if outcome is not None and outcome.chosen else 0
+    def _rank(self, state: ClusterState, asked: PodClaims, index: int) -> int:
+        variant = asked.variant(state, index)
+        outcome = variant.outcomes.found[index] if variant.outcomes is not None else None
+        return rank(variant.to_allocate, outcome.chosen) if outcome is not None and outcome.chosen else 0
 
     # --- one node ---
 
-    def _outcomes_of(self, state: ClusterState, asked: PodClaims) -> Outcomes:
+    def _outcomes_of(self, state: ClusterState, asked: Variant) -> Outcomes:
         """As they are now; looked up once in a cycle."""
         if asked.outcomes is not None:
             return asked.outcomes
@@ -167,7 +221,7 @@ class DynamicResources:
         asked.outcomes = found
         return found
 
-    def _find_out(self, state: ClusterState, asked: PodClaims, outcomes: Outcomes, index: int) -> int:
+    def _find_out(self, state: ClusterState, asked: Variant, outcomes: Outcomes, index: int) -> int:
         node = state.infos[index]
         reached = state.devices.pools_of(node.name, node.labels, state.epoch)
         if index not in outcomes.reached:
@@ -179,7 +233,7 @@ class DynamicResources:
         outcomes.codes[index] = outcome.code
         return outcome.code
 
-    def _allocate(self, state: ClusterState, asked: PodClaims, node: NodeInfo, reached: NodePools) -> Outcome:
+    def _allocate(self, state: ClusterState, asked: Variant, node: NodeInfo, reached: NodePools) -> Outcome:
         stamp = (reached.version, reached.epoch, state.devices.classes_version, reached.taken_version)
         key = (asked.signature, node.name)
         known = self._remembered.get(key)
@@ -207,29 +261,55 @@ class DynamicResources:
 
     def allocations(self, cycle: Cycle, node: str) -> dict[str, Json]:
         """The allocation of each claim that gets one when the pod goes to this feasible node."""
-        if not has_claims(cycle.info.pod):
+        if not concerns(cycle):
             return {}
-        asked = pod_claims(cycle)
         info = cycle.state.nodes[node]
-        outcome = asked.outcomes.found[info.index] if asked.outcomes is not None else None
+        variant = pod_claims(cycle).variant(cycle.state, info.index)
+        outcome = variant.outcomes.found[info.index] if variant.outcomes is not None else None
         if outcome is None or not outcome.chosen:
             return {}
         return {
             meta.key_of(claim): allocation_result(claim, chosen, node)
-            for claim, chosen in zip(asked.to_allocate, outcome.chosen, strict=True)
+            for claim, chosen in zip(variant.to_allocate, outcome.chosen, strict=True)
         }
 
     def to_deallocate(self, cycle: Cycle) -> tuple[str, str]:
         """(what the post-filter says, the claim to be freed or ""): one that nobody but this pod has kept."""
-        asked = pod_claims(cycle) if has_claims(cycle.info.pod) else None
-        if asked is None or not asked.claims:
+        asked = pod_claims(cycle) if concerns(cycle) else None
+        if asked is None or not (asked.claims or asked.backed):
             return NO_CLAIMS_TO_DEALLOCATE, ""
         for place in sorted(asked.unavailable):
             claim = asked.claims[place]
             reserved = (claim.get("status") or {}).get("reservedFor") or ()
             if all(consumer.get("uid") == cycle.info.uid for consumer in reserved):
                 return DEALLOCATED, meta.key_of(claim)
-        return STILL_NOT, ""
+        return (DELETED, meta.key_of(asked.stale)) if asked.stale is not None else (STILL_NOT, "")
+
+
+def _by_variant(state: ClusterState, asked: PodClaims, indexes: Ints) -> Iterator[tuple[Variant, Ints]]:
+    """(variant, the places of the nodes that see the claims so)."""
+    everywhere = np.arange(len(indexes))
+    if not asked.backed:
+        if len(indexes):
+            yield asked.variant(state, indexes.item(0)), everywhere
+        return
+    kinds = np.zeros(len(indexes), np.int64)
+    for name in asked.backed:
+        kinds = 2 * kinds + (state.column(name).allocatable[indexes] == 0)
+    for kind in np.unique(kinds).tolist():
+        places = everywhere[kinds == kind]
+        yield asked.variant(state, indexes.item(places.item(0))), places
+
+
+def _unknown_on(cycle: Cycle, asked: PodClaims) -> Bools:
+    """The nodes that do not know a resource which no class serves either; looked up once in a cycle."""
+    known = cycle.memory.get(_UNKNOWN_RESOURCES)
+    if known is None:
+        names = asked.unknown
+        known = cycle.state.each_node(lambda node: any(name not in node.allocatable for name in names))
+        cycle.memory[_UNKNOWN_RESOURCES] = known
+    found: Bools = known
+    return found
 
 
 def suits(claim: Json, node: NodeInfo) -> bool:
@@ -265,15 +345,35 @@ def pod_claims(cycle: Cycle) -> PodClaims:
 def _look_up(cycle: Cycle) -> PodClaims:
     state, pod = cycle.state, cycle.info.pod
     try:
-        claims = claims_of(pod, state.objects[CLAIMS])
+        claims = claims_of(pod, state.objects[CLAIMS]) if has_claims(pod) else []
     except ClaimUnusable as unusable:
-        return PodClaims([], [], b"", str(unusable))
+        return PodClaims(pod, [], str(unusable))
+    claims = [_decided_together(state, claim) for claim in claims]
     for claim in claims:
         fault = _fault(state, pod, claim)
         if fault:
-            return PodClaims([], [], b"", fault)
-    to_allocate = [claim for claim in claims if allocation_of(claim) is None]
-    return PodClaims(claims, to_allocate, orjson.dumps([claim.get("spec") for claim in to_allocate]))
+            return PodClaims(pod, [], fault)
+    found = backed(cycle.cls.shape, state.device_classes)
+    if not found:
+        return PodClaims(pod, claims)
+    stale = state.objects[CLAIMS].get(state.devices.special.get(cycle.info.uid, ""))
+    if stale is not None and pod["spec"].get(
+        "nodeName"
+    ):  # asked about while it runs: the claim is its own, and in use
+        return PodClaims(pod, [*claims, stale])
+    asked = (name for name, _ in cycle.cls.shape.real)
+    unknown = tuple(name for name in asked if name not in found and is_device_resource(name))
+    return PodClaims(pod, claims, "", found, unknown, stale)
+
+
+def _decided_together(state: ClusterState, claim: Json) -> Json:
+    """With the devices that another pod of the gang that is being tried gets for it."""
+    if not state.together or allocation_of(claim) is not None:
+        return claim
+    entry = state.devices.under_way.get(meta.key_of(claim))
+    if entry is None or entry["pod"] not in state.together:
+        return claim
+    return {**claim, "status": {**(claim.get("status") or {}), "allocation": entry["allocation"]}}
 
 
 def _fault(state: ClusterState, pod: Json, claim: Json) -> str:

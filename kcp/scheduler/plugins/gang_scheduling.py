@@ -46,10 +46,11 @@ def group_of(pod: Json) -> str:
 
 @attrs.define
 class Committing:
-    """A gang on its way into the log: its pods, and those that come up meanwhile and wait for the outcome."""
+    """A gang on its way into the log: its pods, those that come up meanwhile and wait for the outcome, the last decision."""
 
     uids: list[str]
     waiting: list[QueuedPod]
+    decision: int = 0
 
 
 class GangScheduling:

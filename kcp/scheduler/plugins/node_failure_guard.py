@@ -12,14 +12,15 @@ went together, as a rack does, count once for a workload: the next death counts 
 one before. A workload that also runs for long on a node that is well is not to blame; who cannot be told apart from too
 many others is not held.
 
-What it knows is a fold of what the scheduler has seen since it started; the scores that follow (`ClusterState.guard`) are
+What it knows of nodes is a fold of what the scheduler has seen since it started; pods that do not start are seen again by the
+next one. Whom it suspects outlives the scheduler (`guard_memory`). The scores that follow (`ClusterState.guard`) are
 recorded with each decision. Source of the two accidents: Kubernetes issues 19722 and 70201.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -32,6 +33,7 @@ from kcp.machinery.times import parse_time
 from kcp.scheduler.cluster_state import ClusterState
 from kcp.scheduler.framework.plugin import MAX_SCORE
 from kcp.scheduler.framework.runtime import Framework
+from kcp.scheduler.plugins.guard_memory import Record
 from kcp.scheduler.pod_class import PodClass
 from kcp.scheduler.terms import Ints
 
@@ -164,7 +166,8 @@ class NodeFailureGuard:
         self._args = args
         self._now_us = now_us
         self._pods: dict[str, _OnNode] = {}
-        self._unsettled: deque[tuple[int, str]] = deque()
+        self._of_workload: dict[str, dict[str, None]] = {}
+        self._unsettled: list[tuple[int, str]] = []
         self._failures: dict[str, dict[str, int]] = {}
         self._failed_on: dict[str, set[str]] = {}
         self._ready: set[str] = set()
@@ -172,6 +175,8 @@ class NodeFailureGuard:
         self._kills: dict[str, list[tuple[int, str]]] = {}
         self.held: dict[str, tuple[int, tuple[str, ...]]] = {}
         """Workload -> (until, the nodes it killed)."""
+        self.untold = False
+        """Whether what must outlive the scheduler has changed."""
         self._stale = False
 
     # --- what happens ---
@@ -187,7 +192,7 @@ class NodeFailureGuard:
     def _pod(self, old: Json | None, new: Json | None) -> None:
         if new is None:
             assert old is not None
-            self._pods.pop(meta.uid(old), None)
+            self._forget_pod(meta.uid(old))
             return
         node = new["spec"].get("nodeName")
         if not node:
@@ -197,9 +202,19 @@ class NodeFailureGuard:
         if there is None:
             since = self._since(new) if old is None else self._now_us()
             there = self._pods[uid] = _OnNode(node, workload_of(new), since)
-            self._unsettled.append((since + self._args.start_us, uid))
+            self._of_workload.setdefault(there.workload, {})[uid] = None
+            heapq.heappush(self._unsettled, (since + self._args.start_us, uid))
         if not there.settled:
             self._settle(there, new)
+
+    def _forget_pod(self, uid: str) -> None:
+        there = self._pods.pop(uid, None)
+        if there is None:
+            return
+        uids = self._of_workload[there.workload]
+        del uids[uid]
+        if not uids:
+            del self._of_workload[there.workload]
 
     def _since(self, pod: Json) -> int:
         """When a pod that was there before the scheduler came started."""
@@ -240,19 +255,34 @@ class NodeFailureGuard:
         if self._failures.pop(name, None) or self._slow.pop(name, None):
             self._stale = True
 
-    def _died(self, name: str) -> None:
+    def _died(self, name: str, at_us: int | None = None) -> None:
         """Whose pods started there shortly before?"""
-        now = self._now_us()
+        now = self._now_us() if at_us is None else at_us
         suspects: dict[str, int] = {}
-        for there in self._pods.values():
-            if there.node == name and there.since_us >= now - self._args.kill_window_us:
+        for there in self._on(name):
+            if now - self._args.kill_window_us <= there.since_us <= now:
                 suspects[there.workload] = max(there.since_us, suspects.get(there.workload, 0))
         for workload, since in suspects.items():
             kills = self._kills.setdefault(workload, [])
             kills[:] = [kill for kill in kills if kill[0] >= now - self._args.hold_us]
             if not kills or (since >= kills[-1][0] and name not in [node for _, node in kills]):
                 kills.append((now, name))
+                self.untold = True
         self._hold(suspects, now)
+        self._forgive(now)
+
+    def _on(self, name: str) -> Iterator[_OnNode]:
+        node = self._state.nodes.get(name)
+        for uid in node.pods if node is not None else ():
+            there = self._pods.get(uid)
+            if there is not None and there.node == name:
+                yield there
+
+    def _forgive(self, now: int) -> None:
+        """A death that is long past counts for nothing."""
+        past = now - self._args.hold_us
+        for workload in [w for w, kills in self._kills.items() if kills[-1][0] < past and w not in self.held]:
+            del self._kills[workload]
 
     def _hold(self, suspects: Iterable[str], now: int) -> None:
         known = [w for w in suspects if len(self._kills[w]) >= self._args.killed_nodes]
@@ -264,18 +294,47 @@ class NodeFailureGuard:
         for workload in worst:
             nodes = tuple(node for _, node in self._kills[workload])
             self.held[workload] = now + self._args.hold_us, nodes
+            self.untold = True
             log.warning("workload held", workload=workload, nodes=nodes)
 
     def _is_harmless(self, workload: str, now: int) -> bool:
         """Whether one of its pods runs for long on a node that is well."""
         nodes = self._state.nodes
         return any(
-            there.workload == workload
-            and there.since_us <= now - self._args.kill_window_us
+            there.since_us <= now - self._args.kill_window_us
             and there.node in nodes
             and _is_ready(nodes[there.node].node)
-            for there in self._pods.values()
+            for there in (self._pods[uid] for uid in self._of_workload.get(workload, ()))
         )
+
+    # --- what outlives the scheduler ---
+
+    def records(self) -> dict[str, Record]:
+        self.untold = False
+        self._forgive(self._now_us())
+        found = {workload: Record(list(kills)) for workload, kills in self._kills.items()}
+        for workload, (until, _) in self.held.items():
+            found.setdefault(workload, Record()).held_until_us = until
+        return found
+
+    def recall(self, records: Mapping[str, Record]) -> None:
+        """What an earlier scheduler knew. The caches stand: nodes that died since then are looked at as well."""
+        now = self._now_us()
+        for workload, record in records.items():
+            if record.killed:
+                self._kills[workload] = list(record.killed)
+            if record.held_until_us > now:
+                self.held[workload] = record.held_until_us, tuple(node for _, node in record.killed)
+        for at_us, name in sorted(self._deaths()):
+            if at_us > now - self._args.hold_us:
+                self._died(name, at_us)
+        self._forgive(now)
+
+    def _deaths(self) -> Iterator[tuple[int, str]]:
+        for name, info in self._state.nodes.items():
+            ready = meta.condition(info.node, "Ready") if info.node is not None else None
+            if ready is not None and ready.get("status") != "True" and ready.get("lastTransitionTime"):
+                yield microseconds(parse_time(ready["lastTransitionTime"])), name
 
     # --- what comes of it ---
 
@@ -296,7 +355,7 @@ class NodeFailureGuard:
     def tick(self, now_us: int) -> list[str]:
         """Let time pass, and bring the scores up to date. Returns the workloads that are not held any more."""
         while self._unsettled and self._unsettled[0][0] <= now_us:
-            _, uid = self._unsettled.popleft()
+            _, uid = heapq.heappop(self._unsettled)
             there = self._pods.get(uid)
             if there is not None and not there.settled:
                 there.settled = True
@@ -308,6 +367,7 @@ class NodeFailureGuard:
         for workload in freed:
             del self.held[workload]
             self._kills.pop(workload, None)
+            self.untold = True
         return freed
 
     def _expire(self, now_us: int) -> None:

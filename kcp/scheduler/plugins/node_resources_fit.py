@@ -23,7 +23,10 @@ TOO_MANY_PODS = "Too many pods"
 
 
 class NodeResourcesFit:
-    """All insufficient resources are reported, each as its own reason."""
+    """All insufficient resources are reported, each as its own reason.
+
+    A resource that a DeviceClass serves is left to DynamicResources on nodes that have none of it.
+    """
 
     name = "NodeResourcesFit"
     reasons: ClassVar[Reasons] = {1: (UNSCHEDULABLE, "Insufficient"), 2: (UNRESOLVABLE, "Insufficient")}
@@ -53,8 +56,11 @@ class NodeResourcesFit:
         for name, amount in self.requests(shape):
             column = state.column(name)
             allocatable = column.allocatable[rows]
-            failing = failing | (amount > allocatable - column.requested[rows])
-            never |= amount > allocatable
+            lacking, lacks_ever = amount > allocatable - column.requested[rows], amount > allocatable
+            if name in state.device_classes:
+                lacking, lacks_ever = lacking & (allocatable != 0), lacks_ever & (allocatable != 0)
+            failing = failing | lacking
+            never |= lacks_ever
         codes: Codes = np.where(never, 2, failing.astype(np.int8)).astype(np.int8)
         return codes
 
@@ -65,17 +71,10 @@ class NodeResourcesFit:
         for name, amount in self.requests(cycle.cls.shape):
             column = state.column(name)
             lacking = amount > column.allocatable[rows] - column.requested[rows]
+            if name in state.device_classes:
+                lacking = lacking & (column.allocatable[rows] != 0)
             found.append((f"Insufficient {name}", lacking))
         return found
-
-    def fits_row(self, state: ClusterState, shape: Shape, node: int) -> bool:
-        if state.pod_count.item(node) >= state.max_pods.item(node):
-            return False
-        for name, amount in self.requests(shape):
-            column = state.column(name)
-            if amount > column.allocatable.item(node) - column.requested.item(node):
-                return False
-        return True
 
 
 class BalancedAllocation:
@@ -131,9 +130,10 @@ class ShapeCache:
     def _connect(self, state: ClusterState) -> None:
         shape = self.shape
         fit, balanced = self._fit, self._balanced
-        self._wanted = (
-            [(state.column(name), amount) for name, amount in fit.requests(shape)] if fit is not None else []
-        )
+        self._wanted = [
+            (state.column(name), amount, name in state.device_classes)
+            for name, amount in (fit.requests(shape) if fit is not None else ())
+        ]
         self._columns: Sequence[node_resources.Column] = ()
         self._balance: Sequence[node_resources.Column] = ()
         if fit is not None and self._fit_weight:
@@ -146,8 +146,9 @@ class ShapeCache:
         nodes = len(state) if rows is ALL else len(rows)
         if self._filters:
             ok = state.pod_count[rows] < state.max_pods[rows]
-            for column, amount in self._wanted:
-                ok = ok & (amount <= column.allocatable[rows] - column.requested[rows])
+            for column, amount, served in self._wanted:
+                enough = amount <= column.allocatable[rows] - column.requested[rows]
+                ok = ok & (enough | (column.allocatable[rows] == 0) if served else enough)
             self.ok[rows] = ok
         score = np.zeros(nodes, np.int64)
         if self._fit is not None and self._fit_weight:
@@ -162,8 +163,9 @@ class ShapeCache:
         if self._filters:
             fits = state.pod_count.item(node) < state.max_pods.item(node)
             if fits:
-                for column, amount in self._wanted:
-                    if amount > column.allocatable.item(node) - column.requested.item(node):
+                for column, amount, served in self._wanted:
+                    allocatable = column.allocatable.item(node)
+                    if amount > allocatable - column.requested.item(node) and (allocatable or not served):
                         fits = False
                         break
             self.ok[node] = fits

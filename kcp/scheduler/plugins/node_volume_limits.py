@@ -1,4 +1,4 @@
-"""How many volumes of a CSI driver a node can attach.
+"""How many volumes of a CSI driver a node can attach: those of its pods count, and what is still attached to it.
 
 Source: k8s v1.36 pkg/scheduler/framework/plugins/nodevolumelimits/csi.go.
 """
@@ -38,10 +38,10 @@ class NodeVolumeLimits:
         if not limits or not wanted:
             return False
         attached = attached_volumes(state, node.pods.values())
+        there = attached | attachments_of(state, node.name)
         for driver, limit in limits.items():
-            there = [handle for owner, handle in attached if owner == driver]
             fresh = [v for v in wanted if v[0] == driver and v not in attached]
-            if fresh and len(there) + len(fresh) > limit:
+            if fresh and sum(owner == driver for owner, _ in there) + len(fresh) > limit:
                 return True
         return False
 
@@ -58,6 +58,27 @@ def driver_limits(state: ClusterState, node: str) -> dict[str, int]:
 
 def attached_volumes(state: ClusterState, pods: Iterable[PodInfo]) -> set[tuple[str, str]]:
     return {volume for pod in pods if pod.volumes for volume in csi_volumes(state, pod)}
+
+
+def attachments_of(state: ClusterState, node: str) -> set[tuple[str, str]]:
+    """(driver, handle) of what the attacher has on the node: also of pods that are gone already."""
+    found = set()
+    for attachment in state.attachments.get(node, {}).values():
+        spec = attachment.get("spec") or {}
+        name = (spec.get("source") or {}).get("persistentVolumeName") or ""
+        volume = state.objects["persistentvolumes"].get(name)
+        if volume is not None and (named := _named(volume)) is not None:
+            found.add(named)
+    return found
+
+
+def _named(volume: Json) -> tuple[str, str] | None:
+    """(driver, handle) of a PersistentVolume that a driver attaches."""
+    spec = volume.get("spec") or {}
+    driver = volumes.csi_driver(spec)
+    if not driver:
+        return None
+    return driver, (spec.get("csi") or {}).get("volumeHandle") or volume["metadata"]["name"]
 
 
 def _new_volumes(cycle: Cycle) -> set[tuple[str, str]]:
@@ -79,11 +100,9 @@ def csi_volumes(state: ClusterState, pod: PodInfo) -> list[tuple[str, str]]:
         volume_name = (claim.get("spec") or {}).get("volumeName") or ""
         volume = state.objects["persistentvolumes"].get(volume_name) if volume_name else None
         if volume is not None:
-            spec = volume.get("spec") or {}
-            driver = volumes.csi_driver(spec)
-            if driver:
-                handle = (spec.get("csi") or {}).get("volumeHandle") or volume_name
-                found.append((driver, handle))
+            named = _named(volume)
+            if named is not None:
+                found.append(named)
             continue
         chosen = state.objects["storageclasses.storage.k8s.io"].get(volumes.claim_class(claim))
         if chosen is not None and chosen.get("provisioner"):

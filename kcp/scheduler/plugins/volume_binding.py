@@ -15,13 +15,13 @@ from kcp.apis.semantics import volumes
 from kcp.apis.semantics.affinity import requirement_matches
 from kcp.machinery import meta
 from kcp.machinery.errors import go_quote
-from kcp.machinery.labels import from_label_selector
-from kcp.machinery.quantity import parse
 from kcp.scheduler.cluster_state import NodeInfo
 from kcp.scheduler.framework.plugin import Codes, Cycle, Reasons, Rejected, Rows
 from kcp.scheduler.framework.status import UNRESOLVABLE
 from kcp.scheduler.plugins.claims import claim_of, not_found, storage_class, volume_of
+from kcp.scheduler.plugins.volume_matching import has_capacity, requested_bytes, serving_volumes
 from kcp.scheduler.pod_class import claim_names
+from kcp.scheduler.terms import Ints
 
 Json = dict[str, Any]
 
@@ -30,6 +30,8 @@ NODE_CONFLICT = "node(s) didn't match PersistentVolume's node affinity"
 BIND_CONFLICT = "node(s) didn't find available persistent volumes to bind"
 NOT_ENOUGH_SPACE = "node(s) did not have enough free storage"
 VOLUME_MISSING = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
+_BOTH = {(1, 3): 5, (1, 4): 6, (2, 3): 7, (2, 4): 8}
+"""The code of a node that does not suit the bound claims and cannot serve the waiting ones either."""
 
 
 @attrs.frozen(eq=False)
@@ -57,6 +59,7 @@ class VolumeBinding:
         2: (UNRESOLVABLE, NODE_CONFLICT),
         3: (UNRESOLVABLE, BIND_CONFLICT),
         4: (UNRESOLVABLE, NOT_ENOUGH_SPACE),
+        **dict.fromkeys(_BOTH.values(), (UNRESOLVABLE, "")),
     }
 
     def pre_filter(self, cycle: Cycle) -> Rejected | None:
@@ -72,8 +75,26 @@ class VolumeBinding:
         return bool(cycle.info.volumes) and any(True for _ in claim_names(cycle.info))
 
     def codes(self, cycle: Cycle, rows: Rows) -> Codes:
-        claims = claims_of(cycle)
-        return np.array([_code(cycle, claims, info) for info in cycle.state.rows(rows)], np.int8)
+        return _codes(cycle, cycle.state.rows(rows))
+
+    def codes_at(self, cycle: Cycle, indexes: Ints) -> Codes:
+        return _codes(cycle, [cycle.state.infos[index] for index in indexes.tolist()])
+
+    def texts(self, cycle: Cycle, index: int) -> list[str]:
+        """Why this node not, in one cycle; a node can have two reasons."""
+        code = self.codes(cycle, slice(index, index + 1)).item(0)
+        parts = next((pair for pair, both in _BOTH.items() if both == code), (code,))
+        return [self.reasons[part][1] for part in parts if part]
+
+
+def _codes(cycle: Cycle, nodes: Sequence[NodeInfo]) -> Codes:
+    """Pods on a node make no difference, so what is known of it in this cycle holds in a dry run too."""
+    claims = claims_of(cycle)
+    known: dict[str, int] = cycle.memory.setdefault("volume codes", {})
+    for node in nodes:
+        if node.name not in known:
+            known[node.name] = _code(cycle, claims, node)
+    return np.array([known[node.name] for node in nodes], np.int8)
 
 
 def _unusable(cycle: Cycle, name: str, ephemeral: bool) -> str:
@@ -120,28 +141,52 @@ def _sort_claims(cycle: Cycle) -> Claims:
 
 
 def _code(cycle: Cycle, claims: Claims, node: NodeInfo) -> int:
+    """Both kinds of claims are looked at: each may have its own reason."""
+    bound = _bound_code(cycle, claims, node)
+    waiting = _place_waiting(cycle, claims, node)[0] if claims.waiting else 0
+    return _BOTH[(bound, waiting)] if bound and waiting else bound or waiting
+
+
+def _bound_code(cycle: Cycle, claims: Claims, node: NodeInfo) -> int:
     for claim in claims.bound:
         volume = volume_of(cycle, claim)
         if volume is None:
             return 1
         if not volumes.node_affinity_matches(volume, node.labels, node.name):
             return 2
-    return _place_waiting(cycle, claims, node)[0]
+    return 0
 
 
 def _place_waiting(cycle: Cycle, claims: Claims, node: NodeInfo) -> tuple[int, list[Provision]]:
-    """(code, how each waiting claim is served on this node); small claims choose their volume first."""
+    """(code, how each waiting claim is served on this node).
+
+    Claims for which a node was chosen before are provisioned there; of the others small ones choose their volume first.
+    """
     plans: list[Provision] = []
+    provisioned, open_claims = [], []
+    for claim in claims.waiting:
+        selected = meta.annotations(claim).get(volumes.SELECTED_NODE)
+        if selected is None:
+            selected = cycle.state.selecting.get(meta.key_of(claim))
+        if selected is None:
+            open_claims.append(claim)
+        elif selected == node.name:
+            provisioned.append(claim)
+        else:
+            return 3, []
     taken: set[str] = set()
-    for claim in sorted(claims.waiting, key=requested_bytes):
-        found = _matching_volume(cycle, claim, node, taken)
+    for claim in sorted(open_claims, key=requested_bytes):
+        found = serving_volumes(cycle, claim).on(node, taken)
         if found is None:
-            code = _provision_code(cycle, claim, node)
-            if code:
-                return code, []
+            provisioned.append(claim)
         else:
             taken.add(found)
-        plans.append(Provision(claim, found or ""))
+            plans.append(Provision(claim, found))
+    for claim in provisioned:
+        code = _provision_code(cycle, claim, node)
+        if code:
+            return code, []
+        plans.append(Provision(claim, ""))
     return 0, plans
 
 
@@ -153,57 +198,13 @@ def plans_for(cycle: Cycle, node: NodeInfo) -> list[Provision]:
     return _place_waiting(cycle, claims, node)[1] if claims.waiting else []
 
 
-def requested_bytes(claim: Json) -> int:
-    wanted = (((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage")
-    return parse(wanted).value() if wanted is not None else 0
-
-
-def _matching_volume(cycle: Cycle, claim: Json, node: NodeInfo, taken: set[str]) -> str | None:
-    """The smallest free volume that serves the claim on this node."""
-    spec = claim.get("spec") or {}
-    selector = from_label_selector(spec["selector"]) if spec.get("selector") is not None else None
-    key = meta.key_of(claim)
-    best: tuple[int, str] | None = None
-    for name, volume in sorted(cycle.state.objects["persistentvolumes"].items()):
-        about = volume.get("spec") or {}
-        if name in taken or cycle.state.reserved.get(name, key) != key:
-            continue
-        if volumes.volume_class(volume) != volumes.claim_class(claim):
-            continue
-        reserved = about.get("claimRef")
-        if reserved and not volumes.is_bound_to(volume, claim):
-            continue
-        if not _serves(volume, claim, node, selector):
-            continue
-        size = parse((about.get("capacity") or {}).get("storage", "0")).value()
-        if size >= requested_bytes(claim) and (best is None or (size, name) < best):
-            best = (size, name)
-    return best[1] if best else None
-
-
-def _serves(volume: Json, claim: Json, node: NodeInfo, selector: Any) -> bool:
-    if (volume.get("status") or {}).get("phase") not in (None, "Available", "Bound", "Pending"):
-        return False
-    if volumes.volume_mode(volume) != volumes.volume_mode(claim):
-        return False
-    offered = (volume.get("spec") or {}).get("accessModes") or ()
-    if not volumes.modes_satisfied((claim.get("spec") or {}).get("accessModes") or (), offered):
-        return False
-    if selector is not None and not selector.matches(volume["metadata"].get("labels") or {}):
-        return False
-    return volumes.node_affinity_matches(volume, node.labels, node.name)
-
-
 def _provision_code(cycle: Cycle, claim: Json, node: NodeInfo) -> int:
     chosen = storage_class(cycle, volumes.claim_class(claim))
-    selected = (claim["metadata"].get("annotations") or {}).get(volumes.SELECTED_NODE)
-    if selected and selected != node.name:
-        return 3
     if chosen is None or (chosen.get("provisioner") or volumes.NO_PROVISIONER) == volumes.NO_PROVISIONER:
         return 3
     if not _topology_allows(chosen.get("allowedTopologies") or (), node):
         return 3
-    return 0 if _has_capacity(cycle, chosen, claim, node) else 4
+    return 0 if has_capacity(cycle, chosen, claim, node) else 4
 
 
 def _topology_allows(terms: Sequence[Json], node: NodeInfo) -> bool:
@@ -216,20 +217,3 @@ def _topology_allows(terms: Sequence[Json], node: NodeInfo) -> bool:
         )
         for term in terms
     )
-
-
-def _has_capacity(cycle: Cycle, chosen: Json, claim: Json, node: NodeInfo) -> bool:
-    """Only drivers that publish their capacity are asked for it."""
-    driver = cycle.state.objects["csidrivers.storage.k8s.io"].get(chosen["provisioner"])
-    if driver is None or not (driver.get("spec") or {}).get("storageCapacity"):
-        return True
-    wanted = requested_bytes(claim)
-    for capacity in cycle.state.objects["csistoragecapacities.storage.k8s.io"].values():
-        if capacity.get("storageClassName") != chosen["metadata"]["name"]:
-            continue
-        limit = capacity.get("maximumVolumeSize") or capacity.get("capacity")
-        if limit is None or parse(limit).value() < wanted:
-            continue
-        if from_label_selector(capacity.get("nodeTopology")).matches(node.labels):
-            return True
-    return False

@@ -292,3 +292,20 @@ def test_a_spec_that_was_valid_once_is_valid_again_and_a_faulty_one_never_become
         assert validate_create(named("kube-api-access-BCDFG"))
         assert validate_create(named("kube-api-access-"))
         assert validate_create(named("kube-api-access-bcdfg", mounted="kube-api-access-4zx5z"))
+
+
+def test_pods_of_one_template_get_the_same_warnings_each_time_and_others_their_own() -> None:
+    twice: Json = {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}
+    told = [POD_STRATEGY.warnings(_pod(**twice), None) for _ in range(3)]
+    assert told[0] == told[1] == told[2] != []
+    assert POD_STRATEGY.warnings(_pod(), None) == []
+    noted = _pod(**twice)
+    noted["metadata"]["annotations"] = {"scheduler.alpha.kubernetes.io/critical-pod": ""}
+    assert len(POD_STRATEGY.warnings(noted, None)) == len(told[0]) + 1
+    assert POD_STRATEGY.warnings(_pod(**twice), None) == told[0]
+
+
+def test_warnings_are_those_of_the_spec_as_it_is_even_when_another_was_checked_in_between() -> None:
+    one = _pod(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}])
+    _pod()
+    assert len(POD_STRATEGY.warnings(one, None)) == 1

@@ -34,7 +34,7 @@ class DefaultTolerationSeconds:
     def admit(self, attributes: Attributes) -> None:
         spec = attributes.new["spec"]
         tolerations = spec.get("tolerations") or []
-        missing = [key for key in KEYS if not _tolerates(tolerations, key)]
+        missing = [key for key in KEYS if not _tolerates(tolerations, key)] if tolerations else KEYS
         if missing:
             spec["tolerations"] = [
                 *tolerations,

@@ -5,11 +5,14 @@ Source: k8s v1.36 plugin/pkg/admission/priority/admission.go.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import attrs
 
 from kcp.api.admission.plugin import Attributes, refused
 from kcp.base.values import frozen
-from kcp.store.protocol import Head, Key
+from kcp.store.protocol import Head, Key, Record
 
 CLASSES = "priorityclasses.scheduling.k8s.io"
 _PREEMPTS = "PreemptLowerPriority"
@@ -28,6 +31,8 @@ def _copied_from_old(spec: Json, old: Json) -> None:
 class Priority:
     store: Head
     name: str = "Priority"
+    _default: list[tuple[Sequence[Record], Json | None]] = attrs.field(factory=list, eq=False)
+    """The classes that were there last, and which of them is the default. The list is shared until one changes."""
 
     def handles(self, attributes: Attributes) -> bool:
         return (
@@ -38,8 +43,12 @@ class Priority:
 
     def _default_class(self) -> Json | None:
         """Of several default classes the one with the lowest value counts."""
-        classes = [record.value for record in self.store.list(CLASSES) if record.value.get("globalDefault")]
-        return min(classes, key=lambda c: int(c.get("value", 0)), default=None)
+        records = self.store.list(CLASSES)
+        if not self._default or self._default[0][0] is not records:
+            classes = [record.value for record in records if record.value.get("globalDefault")]
+            found = min(classes, key=lambda c: int(c.get("value", 0)), default=None)
+            self._default[:] = ((records, found),)
+        return self._default[0][1]
 
     def _class_of(self, attributes: Attributes, spec: Json) -> Json | None:
         name = spec.get("priorityClassName")

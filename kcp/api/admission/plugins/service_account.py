@@ -31,9 +31,8 @@ def token_volume(name: str) -> Json:
     return {"name": name, "projected": {"defaultMode": 0o644, "sources": [token, ca, namespace]}}
 
 
-def _containers(spec: Json) -> Iterator[Json]:
-    yield from spec.get("initContainers") or ()
-    yield from spec.get("containers") or ()
+def _containers(spec: Json) -> list[Json]:
+    return [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
 
 
 def _automounts(account: Json, spec: Json) -> bool:
@@ -44,17 +43,18 @@ def _automounts(account: Json, spec: Json) -> bool:
     return True
 
 
+def _is_token_volume(volume: Json) -> bool:
+    return "projected" in volume and str(volume.get("name", "")).startswith(VOLUME_PREFIX)
+
+
 def _mount(spec: Json, volume_name: Callable[[], str]) -> None:
     volumes = spec.get("volumes") or []
-    present = next(
-        (v["name"] for v in volumes if "projected" in v and str(v.get("name", "")).startswith(VOLUME_PREFIX)),
-        "",
-    )
+    present = next((volume["name"] for volume in volumes if _is_token_volume(volume)), "") if volumes else ""
     name = present or volume_name()
     needed = False
     for container in _containers(spec):
         mounts = container.get("volumeMounts") or []
-        if any(mount.get("mountPath") == MOUNT_PATH for mount in mounts):
+        if mounts and any(mount.get("mountPath") == MOUNT_PATH for mount in mounts):
             continue
         needed = True
         container["volumeMounts"] = [*mounts, {"name": name, "readOnly": True, "mountPath": MOUNT_PATH}]
