@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from kcp.api.auth.bootstrap_roles import bootstrap_objects
 from kcp.api.auth.protocol import PEER
 from kcp.api.context import Server
-from kcp.api.own_writes import IDENTITY, MANAGER
 from kcp.api.own_writes import ensure as ensure_object
 from kcp.api.upkeep import api_services, flow_objects
 from kcp.api.upkeep.all import Upkeep
@@ -24,7 +23,6 @@ from kcp.apis.kind import Json, Kind
 from kcp.apis.scheduling import SYSTEM_PRIORITY_CLASSES
 from kcp.store.protocol import KindRow
 
-__all__ = ["IDENTITY", "MANAGER", "endpoints_of", "ensure", "following_addresses", "kind_rows"]
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 

@@ -6,8 +6,8 @@
         ...                                  # a piece of work, some milliseconds at most
         background.leave(started_s)
 
-While nobody is busy, `enter` returns at once. While somebody is, a piece that took a millisecond is followed by nineteen
-for the others, and by fewer the longer that lasts; after a minute the shares are equal. No pause is longer than half a
+While nobody is busy, `enter` returns at once. While somebody is, a piece that took a millisecond is followed by nine for
+the others, and by fewer the longer that lasts; after forty seconds the shares are equal. No pause is longer than half a
 second. On a loop with virtual time work takes no time: nothing ever waits.
 """
 
@@ -19,8 +19,8 @@ import anyio
 
 from kcp.base.clock import Clock
 
-OTHERS_SHARE = 19.0
-PATIENCE_S = 3.0
+OTHERS_SHARE = 9.0
+PATIENCE_S = 5.0
 """Others are owed half as much after so long, a third after twice as long, and so on."""
 LONGEST_PIECE_S = 0.01
 """Most of what takes longer is waiting, for the disk for instance."""

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import linecache
 import sys
+from collections.abc import Iterator
 
 YOUNG_OBJECTS = 50_000
 MIDDLE_EVERY, OLD_EVERY = 20, 100
@@ -22,6 +23,18 @@ def _give_back() -> None:
     """Free memory that glibc keeps for later to the system; other C libraries have no such call."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def collection_put_off() -> Iterator[None]:
+    """For work that makes very much that stays: the collector would look at all of it again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def settle() -> None:

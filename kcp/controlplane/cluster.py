@@ -34,6 +34,7 @@ from kcp.api.context import Server, ServerSettings
 from kcp.api.filters.audit import Trail
 from kcp.api.filters.authorization import AUDIT
 from kcp.api.filters.telemetry import metrics_of
+from kcp.api.own_writes import IDENTITY, MANAGER
 from kcp.api.upkeep.all import Upkeep
 from kcp.api.watch_cache import WatchCaches
 from kcp.apis.catalog import POD_GROUPS, build_catalog
@@ -95,7 +96,7 @@ Component = Callable[[anyio.Event, Turn], Awaitable[None]]
 CANDIDATES = {
     "kube-controller-manager": (CONTROLLER_MANAGER, "kube-controller-manager"),
     "kube-scheduler": (SCHEDULER, "kube-scheduler"),
-    "simulated-nodes": (bootstrap.IDENTITY, NODES_LEASE),
+    "simulated-nodes": (IDENTITY, NODES_LEASE),
 }
 """Who holds which Lease for a component. For the nodes it is the daemon itself: theirs is no role of Kubernetes."""
 
@@ -249,7 +250,7 @@ class Cluster:
             self.options.peer_address or endpoint,
             endpoint,
         )
-        return ApiServers(self.client(bootstrap.IDENTITY, bootstrap.MANAGER), me, self.clock)
+        return ApiServers(self.client(IDENTITY, MANAGER), me, self.clock)
 
     def _stream(self, name: str) -> Entropy:
         """A component's chance; another one after each restart, or what it names would bear the names of before."""
@@ -285,9 +286,7 @@ class Cluster:
             await self.store.run()
 
     async def _start(self, group: anyio.abc.TaskGroup) -> None:
-        tracking = partial(
-            self.server.extras["token_tracking"].run, self.client(bootstrap.IDENTITY, bootstrap.MANAGER)
-        )
+        tracking = partial(self.server.extras["token_tracking"].run, self.client(IDENTITY, MANAGER))
         group.start_soon(self._forever, "token tracking", tracking)
         group.start_soon(self._forever, "upkeep", Upkeep.of(self.server).run)
         if self.api_servers is not None:

@@ -14,9 +14,9 @@ import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from kcp.api.allocation import first_address, parse_ranges
-from kcp.api.bootstrap import IDENTITY, MANAGER
 from kcp.api.context import ServerSettings
 from kcp.api.health import Health
+from kcp.api.own_writes import IDENTITY, MANAGER
 from kcp.apis.semantics.facts import FACTS
 from kcp.base import interpreter
 from kcp.base.clock import Clock, SystemClock

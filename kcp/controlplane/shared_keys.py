@@ -16,7 +16,8 @@ from collections.abc import Mapping
 import structlog
 
 from kcp.api.auth.service_account import SigningKey
-from kcp.api.bootstrap import IDENTITY, MANAGER, kind_rows
+from kcp.api.bootstrap import kind_rows
+from kcp.api.own_writes import IDENTITY, MANAGER
 from kcp.apis.catalog import build_catalog
 from kcp.base.certs import CertificateError, load_certificate, load_private_key
 from kcp.base.clock import Clock

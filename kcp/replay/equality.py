@@ -28,7 +28,7 @@ from typing import Any
 import attrs
 import orjson
 
-from kcp.api.bootstrap import IDENTITY
+from kcp.api.own_writes import IDENTITY
 from kcp.base.values import frozen
 from kcp.machinery import meta
 from kcp.store.history import diff

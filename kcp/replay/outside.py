@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from kcp.api.bootstrap import IDENTITY
+from kcp.api.own_writes import IDENTITY
 from kcp.base.values import frozen
 from kcp.controllers.node_lifecycle.controller import GRACE_S
 from kcp.controllers.table import CONTROLLERS, OFF_BY_DEFAULT

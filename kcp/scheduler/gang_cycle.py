@@ -78,7 +78,6 @@ class Host(Protocol):
 
     def record(
         self,
-        profile: str,
         queued: QueuedPod,
         info: PodInfo,
         decision: Decision,
@@ -294,9 +293,8 @@ def _record(scheduler: Host, trial: Trial, outcome: Outcome, now_us: int) -> Non
         if not acted and (member.decision.node or member.decision.victims):
             extra["kind"] = "Wait"
         member.number = scheduler.record(
-            scheduler.framework(member.info).name, member.queued, member.info, member.decision, now_us,
-            member.started_s, None, extra,
-        )  # fmt: skip
+            member.queued, member.info, member.decision, now_us, member.started_s, None, extra
+        )
         if member.place:
             member.put(scheduler)
             before.append(member.info.uid)

@@ -327,7 +327,7 @@ class Scheduler:
     ) -> Binding | None:
         """Record the decision and act on it. None: there is no binding that only needs to be committed."""
         framework = self.framework(info)
-        number = self.record(framework.name, queued, info, decision, now_us, started_s, answers)
+        number = self.record(queued, info, decision, now_us, started_s, answers)
         if decision.node:
             plans = plans_for(Cycle(self.state, info, framework), self.state.nodes[decision.node])
             self.state.assume(info.uid, decision.node)
@@ -344,7 +344,6 @@ class Scheduler:
 
     def record(
         self,
-        profile: str,
         queued: QueuedPod,
         info: PodInfo,
         decision: Decision,
@@ -354,6 +353,7 @@ class Scheduler:
         extra: Json | None = None,
     ) -> int:
         """Written before the binding is asked for, so both ride in the same batch of the log. `extra` goes into the effect."""
+        profile = self.framework(info).name
         rows, number = self._rows[profile], self.sink.next_id()
         frontier = rows.frontier({resource: informer.rv for resource, informer in self.watched.items()})
         effect = effect_of(info, decision)

@@ -12,7 +12,8 @@ import anyio
 import anyio.lowlevel
 
 from kcp.base.clock import Clock
-from kcp.store import collecting, horizon, ttl
+from kcp.base.interpreter import collection_put_off
+from kcp.store import horizon, ttl
 from kcp.store.driver import Batch, Driver
 from kcp.store.feed import Feed
 from kcp.store.head import Published
@@ -53,7 +54,7 @@ class EventLog:
         api_history_s: float = horizon.PERIOD_S,
         read_only: bool = False,
     ) -> None:
-        with collecting.put_off():
+        with collection_put_off():
             snapshot = driver.load()
             self._published = Published(snapshot)
         self._driver = driver

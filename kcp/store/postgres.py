@@ -273,9 +273,8 @@ class PostgresDriver:
         if head_rv < batch.base_rv and job.below is not None:
             if await job.fate_below() is not None:
                 raise Superseded
-            head_rv, actor_base, now_us = await _append(
-                connection, arguments
-            )  # it had overtaken the one below
+            # It had overtaken the one below, which is there now.
+            head_rv, actor_base, now_us = await _append(connection, arguments)
         if head_rv != batch.base_rv:
             self._losses += 1
             await self._behind(connection, batch.base_rv, head_rv)

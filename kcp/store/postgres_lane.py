@@ -37,7 +37,7 @@ class Job:
     `error` is what became of it, once it is `settled`.
     """
 
-    work: Callable[[Lane, Job], Awaitable[None]]
+    work: Work
     done: Done
     batch: Batch | None
     below: Job | None

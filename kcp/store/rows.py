@@ -19,9 +19,10 @@ from typing import Any
 
 import orjson
 
+from kcp.base.interpreter import collection_put_off
 from kcp.machinery.document import Document
 from kcp.machinery.gvk import group_resource
-from kcp.store import collecting, leases
+from kcp.store import leases
 from kcp.store.columns import COLUMNS, FACTS
 from kcp.store.driver import Batch, Staged
 from kcp.store.leases import LeaseRow
@@ -289,7 +290,7 @@ def list_at(
             "limit": -1 if limit is None else limit,
         },
     )  # fmt: skip
-    with collecting.put_off():
+    with collection_put_off():
         records = [_record(resource, values) for values in found]
     records.sort(key=_place)
     return records

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,15 +55,3 @@ def logs_to_logging() -> Iterator[None]:
         yield
     finally:
         structlog.reset_defaults()
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """A start makes much that stays: scanning the whole process for cycles meanwhile costs half as much again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

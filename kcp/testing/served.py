@@ -22,6 +22,7 @@ from kcp.api.context import ServerSettings
 from kcp.apis.semantics.facts import FACTS
 from kcp.base.clock import SystemClock
 from kcp.base.entropy import SystemEntropy
+from kcp.base.interpreter import collection_put_off
 from kcp.base.values import frozen
 from kcp.client.client import Client
 from kcp.controlplane import pki
@@ -30,7 +31,7 @@ from kcp.store.facts import projections
 from kcp.store.open import open_store
 from kcp.store.query import Session
 from kcp.testing.client import BlockingClient
-from kcp.testing.readiness import START_TIMEOUT_S, logs_to_logging, no_collection, wait_until_usable
+from kcp.testing.readiness import START_TIMEOUT_S, logs_to_logging, wait_until_usable
 from kcp.wire.server import ServerTls, address, bind, primary_address
 from kcp.wire.server import serve as serve_https
 
@@ -79,7 +80,7 @@ def serve(
         portal = stack.enter_context(
             start_blocking_portal(backend_options={"use_uvloop": True}, name="kcp-testing")
         )
-        with no_collection():
+        with collection_put_off():
             url, client = stack.enter_context(portal.wrap_async_context_manager(_running(directory, size)))
         yield ServedCluster(url, directory / "kubeconfig", directory, BlockingClient(client, portal), stack)
     finally:

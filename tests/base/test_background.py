@@ -39,11 +39,11 @@ async def test_nothing_waits_while_nobody_is_busy() -> None:
     assert await work.for_s(1.005) == 101
 
 
-async def test_a_twentieth_is_its_share_while_others_are_busy_more_with_time_and_half_in_the_end() -> None:
+async def test_a_tenth_is_its_share_while_others_are_busy_more_with_time_and_half_in_the_end() -> None:
     work = Work(Background(LoopClock(), lambda: True))
-    shares = [await work.for_s(1.0) * PIECE_S for _ in range(60)]
-    assert shares[0] == pytest.approx(0.05, abs=0.02)
-    assert shares[5] == pytest.approx(0.13, abs=0.03)
+    shares = [await work.for_s(1.0) * PIECE_S for _ in range(45)]
+    assert shares[0] == pytest.approx(0.1, abs=0.02)
+    assert shares[5] == pytest.approx(0.18, abs=0.03)
     assert shares[-1] == pytest.approx(0.5, abs=0.05)
     assert all(b >= a - 0.02 for a, b in pairwise(shares))
 

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from kcp.api.bootstrap import IDENTITY, MANAGER
+from kcp.api.own_writes import IDENTITY, MANAGER
 from kcp.client.client import Client
 from kcp.client.leader_election import LEASES
 from kcp.controlplane.api_servers import ApiServers, Identity, Watchman, split_address

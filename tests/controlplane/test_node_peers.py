@@ -14,8 +14,8 @@ import pytest
 
 from kcp.api import app
 from kcp.api.auth.protocol import ALL_AUTHENTICATED, PEER, UserInfo
-from kcp.api.bootstrap import IDENTITY
 from kcp.api.context import Call, RequestInfo
+from kcp.api.own_writes import IDENTITY
 from kcp.base.certs import Authority, identity_of_der
 from kcp.base.clock import SystemClock
 from kcp.base.entropy import SeededEntropy

@@ -101,7 +101,7 @@ async def test_steps_give_way_to_what_cannot_wait() -> None:
     async with running(loop.run):
         for machine in machines:
             loop.add(machine)
-        await anyio.sleep(8.15)
+        await anyio.sleep(8.05)
         assert sum(machine.steps for machine in machines) == 8
         await anyio.sleep(0.06)
         assert [machine.inside for machine in machines].count(True) == 1, "the pause is over"

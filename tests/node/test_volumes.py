@@ -71,7 +71,7 @@ def test_a_container_waits_for_its_volume() -> None:
     with_nodes(check)
 
 
-def test_what_is_optional_may_be_missing_and_who_does_not_look_does_not_wait() -> None:
+def test_what_is_optional_may_be_missing_else_who_does_not_look_waits_as_well() -> None:
     async def check(nodes: Nodes) -> None:
         optional = {"secret": {"secretName": "none", "optional": True}}
         pod = await nodes.run(reading("ls /etc/app; sleep 100", optional))
@@ -79,7 +79,9 @@ def test_what_is_optional_may_be_missing_and_who_does_not_look_does_not_wait() -
         careless = reading("sleep 100", {"secret": {"secretName": "none"}})
         careless["metadata"]["name"] = "careless"
         pod = await nodes.run(careless)
-        assert "running" in state(pod)["state"]
+        assert state(pod)["state"]["waiting"] == {"reason": "ContainerCreating"}
+        text = 'MountVolume.SetUp failed for volume "v" : secret "none" not found'
+        assert ("Warning", "FailedMount", text) in await nodes.events("careless")
 
     with_nodes(check)
 

@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from kcp.machinery import meta
+from kcp.replay.whatif.gangs import Still
 from kcp.scheduler import gang_cycle, profiles, reference_gangs
 from kcp.scheduler.cluster_state import POD_GROUPS, ClusterState
 from kcp.scheduler.cycle import Answers, Decision, decide
@@ -139,14 +140,6 @@ def _without_volumes(template: Json) -> Json:
 # --- gangs ---
 
 
-class _Nothing:
-    def monotonic(self) -> float:
-        return 0.0
-
-    def put(self, write: Any) -> None:
-        del write
-
-
 class Host:
     """A scheduler as far as trying a gang needs one; keeps what was decided."""
 
@@ -157,7 +150,7 @@ class Host:
         self.forgot: list[str] = []
         self.unschedulable = 0
         self.gangs_to_prepare: list[Gang] = []
-        self.clock = self.writes = _Nothing()
+        self.clock = self.writes = Still()
         self.decided: list[tuple[str, Decision]] = []
         self._framework = framework
         self._cycle = first_cycle
@@ -173,7 +166,6 @@ class Host:
 
     def record(
         self,
-        profile: str,
         queued: QueuedPod,
         info: PodInfo,
         decision: Decision,

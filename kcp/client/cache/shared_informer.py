@@ -203,10 +203,7 @@ class SharedInformer:
         if old is not None and new is not None and _same_version(old, new):
             return  # the same version, seen again by a relist
         for registration in self._registrations:
-            try:
-                registration.handler(old, new)
-            except Exception:
-                log.exception("informer handler failed", resource=self.resource)
+            self._call(registration, old, new)
 
     def _call(self, registration: Registration, old: Json | None, new: Json | None) -> None:
         try:

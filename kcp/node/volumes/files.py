@@ -1,7 +1,7 @@
 """The files of a container's mounts: of ConfigMaps, Secrets, the downward API, tokens, and these together in one volume.
 
-They are worked out when the container starts, and only for mounts that its command names: who does not look sees no
-files, and costs nothing. Volumes of other kinds begin empty. The hosts file that the kubelet writes is there as well, and
+They are worked out when the container starts. ConfigMaps and Secrets have to be there; the other volumes are set up only
+for mounts that the command names: who does not look sees no files, and costs nothing. Volumes of other kinds begin empty. The hosts file that the kubelet writes is there as well, and
 the resolv.conf of a pod that brings its own DNS configuration.
 Source: k8s v1.36 pkg/volume/{configmap,secret,downwardapi,projected}, pkg/fieldpath/fieldpath.go (FormatMap),
 pkg/volume/volume_linux.go (fsGroup).
@@ -71,7 +71,8 @@ async def of_container(
     """What the container finds; None when it does not look. Raises NotMounted."""
     mounts = container.get("volumeMounts") or ()
     text = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
-    named = [mount for mount in mounts if mount["mountPath"].rstrip("/") in text]
+    needed = _needed(pod) if mounts else ()
+    named = [mount for mount in mounts if mount["name"] in needed or mount["mountPath"].rstrip("/") in text]
     found: Files = {}
     if HOSTS in text and not any(mount["mountPath"] == HOSTS for mount in mounts):
         found[HOSTS] = hosts(pod, pod_ips), DEFAULT_MODE
@@ -80,6 +81,12 @@ async def of_container(
     if named:
         found.update(await _of_mounts(node, pod, container, named, variables, pod_ips))
     return found or ({} if named else None)
+
+
+def _needed(pod: Json) -> frozenset[str]:
+    """The volumes without which no container starts, whether it looks or not."""
+    volumes = pod["spec"].get("volumes") or ()
+    return frozenset(volume["name"] for volume in volumes if "configMap" in volume or "secret" in volume)
 
 
 async def _of_mounts(

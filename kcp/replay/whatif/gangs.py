@@ -177,7 +177,7 @@ class Gangs:
         return True
 
 
-class _Nothing:
+class Still:
     """Neither time passes nor is anything written."""
 
     def monotonic(self) -> float:
@@ -195,7 +195,7 @@ class _Host:
         self.forgot: list[str] = []
         self.unschedulable = 0
         self.gangs_to_prepare: list[Gang] = []
-        self.clock = self.writes = _Nothing()
+        self.clock = self.writes = Still()
 
     @property
     def state(self) -> ClusterState:
@@ -220,7 +220,6 @@ class _Host:
 
     def record(
         self,
-        profile: str,
         queued: QueuedPod,
         info: PodInfo,
         decision: Decision,
@@ -229,7 +228,7 @@ class _Host:
         answers: Answers | None,
         extra: Json | None = None,
     ) -> int:
-        del profile, queued, info, decision, now_us, started_s, answers, extra
+        del queued, info, decision, now_us, started_s, answers, extra
         self._world.decisions += 1
         return 0
 
